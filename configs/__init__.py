@@ -1,0 +1,1 @@
+"""Configs: `configs/<workload>.py:<optimizer>[,full][,key=value...]`; see `configs/common.py`."""

@@ -1,0 +1,129 @@
+"""How a config file turns a variant string into a config.
+
+A variant is `<optimizer>[,full][,key=value...]`, for instance `rk4_dalr,full,c=2.0` or
+`optax:adabelief,learning_rate=0.01,seeds=(0,1)`:
+
+- `<optimizer>` is a key of `OPTIMIZERS`, or `optax:<name>` for an optimizer that optax exports;
+- `full` asks for the preset of full-batch training, where the config file has one;
+- `key=value` sets a field of the config, or else a keyword of the optimizer: also those that
+  compose a Runge-Kutta method with other parts, as in `heun,preconditioner=adagrad,eps=0.1`. A
+  value is a Python literal; what is none is a string.
+
+Presets are tables with the same keys: {optimizer: {field of the config or keyword: value}}.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "momentum": {"momentum": 0.9},
+    "adam": _ADAM,
+    "adamw": {**_ADAM, "weight_decay": 1e-4},
+    "nadamw": {**_ADAM, "weight_decay": 1e-4},
+    "euler": {},
+    "midpoint": {},
+    "heun": {},
+    "ralston": {},
+    "rk2": {"alpha": 0.5},
+    "kutta3": {},
+    "ssprk3": {},
+    "rk4": {},
+    "rk4_38": {},
+    "rk4_adagrad": {"eps": 0.1},
+    "rk4_modified_adagrad": {},
+    "rk4_natural": {"natural_alpha": -1.0},
+    "rk4_dalr": {"c": 4.0, "p": 0.8},
+    "rk4_momentum": {"momentum": 0.9},
+}
+"""The keywords of each optimizer that its config shows, with the defaults of `rkbench.optimizers`.
+
+They stand here too because a config imports nothing; a test compares the two.
+"""
+
+OPTAX_PREFIX = "optax:"
+_OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optimizer of optax's
+
+Preset = Mapping[str, Any]
+
+
+def with_variant(
+    config: ConfigDict,
+    variant: str,
+    presets: Mapping[str, Preset],
+    full_batch: Preset | None = None,
+    full_presets: Mapping[str, Preset] | None = None,
+) -> ConfigDict:
+    """`config` with the optimizer and the settings that `variant` asks for.
+
+    With `full`, `full_batch` holds what all of `full_presets` have in common; a workload without
+    them has no such variant. Raises ValueError for what it does not know, nearest names first.
+    """
+    name, *words = _split(variant)
+    settings = [_setting(word) for word in words if word != "full"]
+    preset = _preset(name, presets)
+    if "full" in words:
+        if full_batch is None or full_presets is None:
+            raise ValueError(
+                f"{config.workload} has no preset for full-batch training; "
+                f"{name},batch_size=full has the settings of {name} otherwise"
+            )
+        preset = {**full_batch, **_preset(name, full_presets)}
+    config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
+    config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
+    for key, value in (*preset.items(), *settings):
+        _set(config, key, value)
+    return config
+
+
+def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
+    if name.startswith(OPTAX_PREFIX):
+        return _OPTAX_PRESET
+    if name not in presets:
+        raise _unknown("optimizer", name, (*presets, f"{OPTAX_PREFIX}<name>"))
+    return presets[name]
+
+
+def _split(variant: str) -> list[str]:
+    """The parts of `variant` between commas that are outside brackets."""
+    words, depth = [""], 0
+    for character in variant:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [word.strip() for word in words]
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    key, separator, text = word.partition("=")
+    if not separator or not key.strip().isidentifier():
+        raise _unknown("variant", word, ["full", "key=value"])
+    try:
+        return key.strip(), ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return key.strip(), text
+
+
+def _set(config: Any, key: str, value: Any) -> None:
+    """Sets a field of `config` or, where there is none of that name, a keyword of its optimizer."""
+    if isinstance(config.get(key), ConfigDict):
+        raise ValueError(f"{key} is a group of fields: set them by --config.{key}.<field>=value")
+    holder = config if key in config else config.optimizer
+    try:
+        holder[key] = value
+    except TypeError:
+        expected = holder.get_type(key).__name__
+        raise ValueError(f"{key}={value!r}: a value of type {expected} is needed") from None
+
+
+def _unknown(kind: str, name: str, valid: Iterable[str]) -> ValueError:
+    from rkbench.errors import unknown  # only where it is needed: a config imports nothing
+
+    return unknown(kind, name, valid)

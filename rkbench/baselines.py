@@ -1,0 +1,239 @@
+"""First-order optimizers to compare with: five by name, and all that optax exports.
+
+Each is wrapped by `count_grad_evals`, so that results can be compared at equal computation.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from rkbench.errors import UserError, unknown
+from rkbench.rk.checks import DECAY, NON_NEGATIVE, check_number
+from rkbench.rk.step_size import StepSizeRule, check_learning_rate
+
+Evaluations = Callable[[Any, Any], Any]  # (inner state before, after) -> evaluations of the step
+
+VALUE = {"value": "value"}  # Polyak's and MoMo's step sizes need the loss
+
+# What optax calls the learning rate, in the order of preference.
+LEARNING_RATE_NAMES = ("learning_rate", "max_learning_rate")
+
+# Ranges of the keywords that mean the same everywhere; optax checks none of them.
+RANGES = {"momentum": DECAY, "b1": DECAY, "b2": DECAY, "eps": NON_NEGATIVE}
+
+
+def sgd(learning_rate: Any) -> optax.GradientTransformationExtraArgs:
+    """theta <- theta - h g."""
+    return optax.sgd(learning_rate)
+
+
+def momentum(learning_rate: Any, momentum: Any = 0.9) -> optax.GradientTransformationExtraArgs:
+    """Heavy ball: m <- beta m + g, theta <- theta - h m."""
+    return optax.sgd(learning_rate, momentum=momentum)
+
+
+def nadamw(
+    learning_rate: Any,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    weight_decay: Any = 1e-4,
+) -> optax.GradientTransformationExtraArgs:
+    """NAdamW as in AlgoPerf and init2winit, where the paper's ViT baseline comes from.
+
+    It corrects the bias of the look-ahead moment as a whole, by 1 - b1^t; `optax.nadamw` corrects
+    its two terms apart, by 1 - b1^(t+1) and 1 - b1^t.
+    """
+    return optax.chain(
+        scale_by_nadam(b1, b2, eps),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_nadam(b1: Any, b2: Any, eps: Any) -> optax.GradientTransformation:
+    """The direction of `nadamw`; its state is optax's `ScaleByAdamState`."""
+
+    def init(params) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like(params)
+        return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=zeros, nu=zeros)
+
+    def update(updates, state: optax.ScaleByAdamState, params=None):
+        del params
+        t = optax.safe_increment(state.count)
+        # mu_t = b1 mu_{t-1} + (1 - b1) g;  nu_t = b2 nu_{t-1} + (1 - b2) g^2
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        # mu^ = (b1 mu_t + (1 - b1) g) / (1 - b1^t);  nu^ = nu_t / (1 - b2^t)
+        ahead = optax.tree.bias_correction(optax.tree.update_moment(updates, mu, b1, 1), b1, t)
+        spread = optax.tree.bias_correction(nu, b2, t)
+        direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), ahead, spread)
+        return direction, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def one_evaluation(before: Any, after: Any) -> Any:
+    """The gradient itself and no more."""
+    del before, after
+    return 1
+
+
+class CountGradEvalsState(NamedTuple):
+    """The state of `count_grad_evals`."""
+
+    grad_evals: jax.Array  # gradient evaluations spent: int32 scalar
+    inner: Any  # the state of the optimizer wrapped
+
+
+def count_grad_evals(
+    inner: optax.GradientTransformation,
+    evaluations: Evaluations = one_evaluation,
+    extra_args: Mapping[str, str] = VALUE,
+) -> optax.GradientTransformationExtraArgs:
+    """`inner`, with a count of the gradient evaluations it spends.
+
+    Args:
+      inner: the optimizer.
+      evaluations: how many a step spends, from the inner state before and after it.
+      extra_args: the extra arguments of `update` that `inner` takes: its name for each to the name
+        it is given by. All others are kept from it: optax's line search refuses what it does not
+        know.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params) -> CountGradEvalsState:
+        return CountGradEvalsState(jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(updates, state: CountGradEvalsState, params=None, **given):
+        known = {key: given[name] for key, name in extra_args.items() if name in given}
+        updates, inner_state = inner.update(updates, state.inner, params, **known)
+        spent = jnp.asarray(evaluations(state.inner, inner_state), jnp.int32)
+        return updates, CountGradEvalsState(state.grad_evals + spent, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def line_search_evaluations(before: Any, after: Any) -> Any:
+    """The gradient itself and one more evaluation a trial step of the line search."""
+    del before
+    return 1 + jnp.asarray(optax.tree.get(after, "num_linesearch_steps", 0))
+
+
+def hutchinson_evaluations(before: Any, after: Any) -> Any:
+    """Sophia: two more (a Hessian-vector product) in the steps that draw a new random vector."""
+    old, new = (optax.tree.get(state, "hessian_fn_state").key for state in (before, after))
+    return 1 + 2 * jnp.any(old != new)
+
+
+# Of optax's optimizers, those that evaluate the loss themselves: what they spend and need.
+MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Mapping[str, str]]] = {
+    "optax:lbfgs": (
+        line_search_evaluations,
+        {"value": "value", "grad": "grad", "value_fn": "value_fn"},
+    ),
+    "optax:contrib.sophia": (hutchinson_evaluations, {"obj_fn": "value_fn"}),
+}
+
+
+class Baseline(NamedTuple):
+    """A registered first-order optimizer: a factory with optax's keywords."""
+
+    name: str
+    factory: Callable[..., optax.GradientTransformation]
+    evaluations: Evaluations = one_evaluation
+    extra_args: Mapping[str, str] = VALUE
+
+    def hyperparameters(self, **given: Any) -> dict[str, Any]:
+        """The factory's keywords and their defaults, without the learning rate."""
+        del given
+        parameters = inspect.signature(self.factory).parameters.values()
+        return {p.name: p.default for p in parameters if p.name != self._learning_rate_name}
+
+    def create(
+        self, learning_rate: Any, unroll_stages: bool | None, given: Mapping[str, Any]
+    ) -> optax.GradientTransformationExtraArgs:
+        """The optimizer, counting; there are no stages to unroll."""
+        del unroll_stages
+        valid = self.hyperparameters()
+        for key, value in given.items():
+            if key not in valid:
+                raise unknown(f"{self.name} hyperparameter", key, valid)
+            if key in RANGES and value is not None:
+                check_number(key, value, RANGES[key])
+        arguments = dict(given)
+        if isinstance(learning_rate, StepSizeRule):
+            raise UserError(f"optimizer {self.name!r} takes no step-size rule as learning_rate")
+        if learning_rate is not None:
+            check_learning_rate(learning_rate)
+            arguments[self._learning_rate_name] = learning_rate
+        self._check_required(arguments)
+        return count_grad_evals(self.factory(**arguments), self.evaluations, self.extra_args)
+
+    @property
+    def _learning_rate_name(self) -> str:
+        parameters = inspect.signature(self.factory).parameters
+        return next(name for name in LEARNING_RATE_NAMES if name in parameters)
+
+    def _check_required(self, arguments: Mapping[str, Any]) -> None:
+        for parameter in inspect.signature(self.factory).parameters.values():
+            if parameter.default is parameter.empty and parameter.name not in arguments:
+                raise UserError(f"optimizer {self.name!r} needs a {parameter.name}")
+
+
+@functools.cache
+def optax_optimizers() -> dict[str, Baseline]:
+    """Every optimizer that optax exports, as `optax:<name>` and `optax:contrib.<name>`."""
+    plain = {
+        prefix + public: Baseline(prefix + public, factory)
+        for prefix, module in (("optax:", optax), ("optax:contrib.", contrib))
+        for public, factory in sorted(vars(module).items(), key=lambda item: item[0])
+        if _is_optimizer(public, factory)
+    }
+    return plain | {
+        name: plain[name]._replace(evaluations=evaluations, extra_args=extra_args)
+        for name, (evaluations, extra_args) in MORE_THAN_A_GRADIENT.items()
+        if name in plain
+    }
+
+
+def _is_optimizer(name: str, value: Any) -> bool:
+    """Whether it makes a gradient transformation from a learning rate alone, or numbers beside it.
+
+    A function that needs another transformation (`schedule_free`) wraps optimizers and is none,
+    and neither are the building blocks that optax calls `scale_by_...`.
+    """
+    if name.startswith(("_", "scale_by_")) or not callable(value) or inspect.isclass(value):
+        return False
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # a type alias
+        return False
+    required = [p for p in signature.parameters.values() if p.default is p.empty]
+    return (
+        _is_transformation(signature.return_annotation)
+        and any(name in signature.parameters for name in LEARNING_RATE_NAMES)
+        and not any(_is_transformation(p.annotation) for p in required)
+    )
+
+
+def _is_transformation(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, optax.GradientTransformation)
+
+
+BASELINES: dict[str, Baseline] = {
+    baseline.name: baseline
+    for baseline in (
+        Baseline("sgd", sgd),
+        Baseline("momentum", momentum),
+        Baseline("adam", optax.adam),
+        Baseline("adamw", optax.adamw),
+        Baseline("nadamw", nadamw),
+    )
+}

@@ -1,0 +1,38 @@
+"""The console command `rkbench`: one sub-command a line, each loaded only when it is called."""
+
+import importlib
+import sys
+
+from rkbench import command_line, errors
+
+# name: (module with a `run(argv)`, what it does)
+_COMMANDS = {
+    "train": ("rkbench.main", "train a config; resumes where it stopped"),
+    "list": ("rkbench.listing", "show workloads, optimizers and configs"),
+    "quickstart": ("rkbench.quickstart", "compare Runge-Kutta with Adam on the embedded digits"),
+    "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:<12}{text}" for name, (_, text) in _COMMANDS.items()]
+    return "\n".join(
+        ["usage: rkbench COMMAND [ARGUMENT ...]", "", *lines, "", "rkbench COMMAND --help says more."]
+    )
+
+
+def main() -> None:
+    """Runs the sub-command that the command line names."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    with command_line.user_errors():
+        if arguments[0] not in _COMMANDS:
+            raise errors.unknown("command", arguments[0], _COMMANDS)
+        module, _ = _COMMANDS[arguments[0]]
+        importlib.import_module(module).run([f"rkbench {arguments[0]}", *arguments[1:]])
+
+
+if __name__ == "__main__":
+    main()

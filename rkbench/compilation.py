@@ -1,0 +1,62 @@
+"""How a workload is compiled: loops or single steps, and the cache of compiled programs."""
+
+import os
+import pathlib
+
+import jax
+
+from rkbench import errors
+
+
+def compiled_loops(choice: str, convolves: bool) -> bool:
+    """Whether steps, stages and evaluation batches run as compiled loops.
+
+    The rule behind "auto": yes, except for a model that uses XLA's own convolutions on a CPU. XLA's
+    CPU backend runs a convolution inside a compiled loop several times slower than outside one
+    (jax issue 12868), so there steps are dispatched one by one and stages are unrolled.
+    `rkbench bench` measures both sides of the rule.
+
+    Args:
+      choice: the config's `compiled_loops`: "auto", "on" or "off".
+      convolves: whether the model uses XLA's own convolutions.
+
+    Raises:
+      UserError: another choice.
+    """
+    choices = {"auto": not (convolves and jax.default_backend() == "cpu"), "on": True, "off": False}
+    if choice not in choices:
+        raise errors.unknown("compiled_loops", choice, choices)
+    return choices[choice]
+
+
+def vectorized_seeds(choice: str) -> bool:
+    """Whether the seeds of a run train together under `vmap` rather than one after the other.
+
+    The rule behind "auto": together on accelerators; on a CPU one after the other is faster, since
+    one seed already keeps all cores busy.
+
+    Raises:
+      UserError: `choice` is not "auto", "on" or "off".
+    """
+    choices = {"auto": jax.default_backend() != "cpu", "on": True, "off": False}
+    if choice not in choices:
+        raise errors.unknown("vectorize_seeds", choice, choices)
+    return choices[choice]
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder for what can be made again: `$RKBENCH_CACHE_DIR`, else under `$XDG_CACHE_HOME`."""
+    if folder := os.environ.get("RKBENCH_CACHE_DIR"):
+        return pathlib.Path(folder)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkbench"
+
+
+def enable_cache() -> None:
+    """Keeps compiled programs between processes, so that the second start of a run is quick.
+
+    A `JAX_COMPILATION_CACHE_DIR` of the user's own wins.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,151 @@
+"""A config made ready: workload, optimizer, schedule and sizes, all checked before anything is written."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+import workloads
+from rkbench import compilation, errors, optimizers, schedules
+from rkbench.batches import FULL, resolve_batch_size
+from rkbench.evaluate import Evaluator, Split, cut
+from rkbench.train_step import Program, StepFunction
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config stands for.
+
+    Attributes:
+      config: the locked config.
+      workload: dataset, model and loss.
+      batch_size: examples a step, resolved.
+      learning_rates: float32 [total_steps].
+      loop: whether steps, stages and evaluation batches run in compiled loops.
+      seed_groups: seeds that train together.
+    """
+
+    config: Any
+    workload: Any
+    batch_size: int
+    learning_rates: np.ndarray
+    loop: bool
+    seed_groups: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_config(cls, config) -> "Experiment":
+        """Builds and checks everything.
+
+        Raises:
+          UserError: a value that cannot work, with the valid ones.
+        """
+        _check_numbers(config)
+        _check_seeds(config.seeds)
+        vectorize = compilation.vectorized_seeds(config.vectorize_seeds)
+        compilation.compiled_loops(config.compiled_loops, convolves=False)
+        rates = _learning_rates(config)
+        check_optimizer(config.optimizer, rates)
+        workload = workloads.create(config)
+        seeds = tuple(config.seeds)
+        return cls(
+            config,
+            workload,
+            _checked_batch_size(config.batch_size, len(workload.train["label"])),
+            rates,
+            compilation.compiled_loops(config.compiled_loops, workload.convolves),
+            (seeds,) if vectorize else tuple((seed,) for seed in seeds),
+        )
+
+    @functools.cached_property
+    def step(self) -> StepFunction:
+        """The step function."""
+        return StepFunction(
+            self.workload,
+            functools.partial(make_optimizer, self.config.optimizer, not self.loop),
+            self.batch_size,
+            self.config.physical_batch_size,
+        )
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The compiled training program; every group of seeds uses the same."""
+        data = jax.tree.map(jax.device_put, self.workload.train)
+        return Program(
+            self.step, data, self.learning_rates, len(self.seed_groups[0]), loop=self.loop
+        )
+
+    @functools.cached_property
+    def evaluator(self) -> Evaluator:
+        """The compiled evaluation."""
+        return Evaluator(self.workload, self.loop, len(self.seed_groups[0]))
+
+    @functools.cached_property
+    def splits(self) -> dict[str, Split]:
+        """The evaluated splits: the first `train_eval_size` training examples, and the whole test set."""
+        size = self.config.train_eval_size
+        train = {name: array[:size] for name, array in self.workload.train.items()}
+        splits = {"train": train, "test": self.workload.test}
+        return {name: cut(arrays, self.config.eval_batch_size) for name, arrays in splits.items()}
+
+
+def make_optimizer(config, unroll_stages: bool, learning_rate):
+    """The optimizer of the config's `optimizer` with the given learning rate (or none)."""
+    keywords = {k: v for k, v in config.items() if k not in ("name", "learning_rate")}
+    rate = None if config.learning_rate is None else learning_rate
+    unroll = unroll_stages or None  # None: the core's own choice
+    return optimizers.create(config.name, rate, unroll_stages=unroll, **keywords)
+
+
+def check_optimizer(config, learning_rates: np.ndarray) -> None:
+    """Raises a UserError for an unknown optimizer, keyword or value."""
+    make_optimizer(config, False, float(learning_rates.max()))
+
+
+def _learning_rates(config) -> np.ndarray:
+    if config.optimizer.learning_rate is None:
+        if config.schedule.name != "constant":
+            raise errors.UserError(
+                f"schedule.name={config.schedule.name!r} has no effect: optimizer "
+                f"{config.optimizer.name!r} sets its own step size; valid here: 'constant'"
+            )
+        return np.zeros(config.total_steps, np.float32)
+    return schedules.tabulate(config.schedule, config.optimizer.learning_rate, config.total_steps)
+
+
+def _check_numbers(config) -> None:
+    smallest = {
+        "total_steps": 1,
+        "physical_batch_size": 0,
+        "eval_every_steps": 0,
+        "checkpoint_every_steps": 0,
+        "log_every_steps": 0,
+        "train_eval_size": 1,
+        "eval_batch_size": 1,
+    }
+    for name, least in smallest.items():
+        if config[name] < least:
+            raise errors.UserError(f"{name}={config[name]} must be at least {least}")
+
+
+def _check_seeds(seeds) -> None:
+    if not seeds:
+        raise errors.UserError("seeds=() must name at least one seed")
+    for seed in seeds:
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise errors.UserError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
+    if len(set(seeds)) < len(seeds):
+        raise errors.UserError(f"seeds={tuple(seeds)} names a seed twice")
+
+
+def _checked_batch_size(batch_size: int | str, examples: int) -> int:
+    if isinstance(batch_size, str) and batch_size != FULL:
+        raise errors.UserError(f"batch_size={batch_size!r} must be a whole number or 'full'")
+    size = resolve_batch_size(batch_size, examples)
+    if not 1 <= size <= examples:
+        raise errors.UserError(
+            f"batch_size={batch_size} must lie between 1 and the {examples} training examples "
+            "(or be 'full')"
+        )
+    return size

@@ -1,0 +1,25 @@
+"""`rkbench list`: the workloads, optimizers and configs there are, without loading JAX."""
+
+import ast
+import pathlib
+
+import configs
+import workloads
+from configs import common
+
+
+def run(argv: list[str]) -> None:
+    """Prints the lists."""
+    if "--help" in argv[1:] or "-h" in argv[1:]:
+        print(f"usage: rkbench list\n\n{__doc__}")
+        return
+    print("Workloads\n  " + "\n  ".join(workloads.names()))
+    print("\nOptimizers (name, own keywords with their defaults)")
+    for name, keywords in common.OPTIMIZERS.items():
+        own = ", ".join(f"{keyword}={value!r}" for keyword, value in keywords.items())
+        print(f"  {name:<24}{own}")
+    print(f"  {'optax:NAME':<24}any optimizer that optax exports, with optax's keywords")
+    print("\nConfigs (configs/NAME.py:OPTIMIZER[,full][,KEY=VALUE...])")
+    for file in sorted(pathlib.Path(configs.__file__).parent.glob("*_*.py")):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        print(f"  {'configs/' + file.name:<24}{docstring.splitlines()[0]}")

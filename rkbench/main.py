@@ -1,0 +1,48 @@
+"""`python -m rkbench.main --config=configs/mnist_mlp.py:rk4 --workdir=DIR`: trains one config.
+
+Any field of the config can be overridden: `--config.total_steps=1000 --config.seeds=0,1`. The same
+command run again resumes. Config files are Python code: run only those that you trust.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from rkbench import command_line
+from rkbench.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file and variant, as configs/mnist_mlp.py:rk4", lock_config=True
+)
+flags.FLAGS.set_default("verbosity", logging.WARNING)  # JAX and Orbax narrate at INFO
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there")
+
+
+def main(argv: list[str]) -> None:
+    """Trains the config of the flags in their workdir and prints where the result is."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; overrides are --config.FIELD=VALUE")
+    if _CONFIG.value is None:
+        raise UserError("--config is missing, as in --config=configs/mnist_mlp.py:rk4")
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing: the folder of the run")
+    from rkbench import compilation, summary, train  # JAX loads only when it is needed
+
+    compilation.enable_cache()
+    record = train.train_and_evaluate(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+    print(summary.text(record))
+
+
+def run(argv: list[str]) -> None:
+    """Runs `main` on a command line (with the program's name first); exits with its code."""
+    with command_line.user_errors():
+        if "--help" in argv[1:] or "-h" in argv[1:]:
+            print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+            sys.exit(0)
+        app.run(main, argv=argv, flags_parser=command_line.parse_flags)
+
+
+if __name__ == "__main__":
+    run(sys.argv)

@@ -1,0 +1,87 @@
+"""The registry: every optimizer of the benchmark by name.
+
+    optimizer = optimizers.create("heun", 0.1, preconditioner="adagrad", eps=0.1, momentum=0.9)
+    updates, state = optimizer.update(gradient, state, params, grad_fn=grad_fn)
+    optimizers.grad_evals(state)  # 2
+
+To add a Runge-Kutta method, add a tableau to `rkbench/rk/tableaus.py`; to add another baseline,
+a row to `rkbench/baselines.py`.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+from rkbench.baselines import BASELINES, Baseline, optax_optimizers
+from rkbench.errors import unknown
+from rkbench.rk import Tableau
+from rkbench.rk_methods import RK_METHODS, RungeKuttaMethod
+
+
+def names() -> tuple[str, ...]:
+    """Every registered name: Runge-Kutta methods, baselines, then optax's optimizers."""
+    return tuple(_registry())
+
+
+def hyperparameters(name: str | Tableau, **given: Any) -> dict[str, Any]:
+    """The keywords `create` accepts for this optimizer beside `learning_rate`, with defaults.
+
+    Runge-Kutta methods take the keywords of the parts that are chosen, so parts in `given` count:
+    `hyperparameters("rk4", preconditioner="adagrad")` has `eps`, `hyperparameters("rk4")` has not.
+    A keyword without a default has `inspect.Parameter.empty`.
+    """
+    return _entry(name).hyperparameters(**given)
+
+
+def create(
+    name: str | Tableau,
+    learning_rate: Any = None,
+    *,
+    unroll_stages: bool | None = None,
+    **hyperparameters: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose state counts its gradient evaluations.
+
+    Args:
+      name: one of `names()`, or a tableau of one's own.
+      learning_rate: a number, a scalar array (traced too), an optax schedule or, for Runge-Kutta
+        methods, a step-size rule. Left out where the optimizer has one of its own (`rk4_dalr`).
+      unroll_stages: see `rkbench.rk.runge_kutta`; no effect on optimizers without stages.
+      **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
+        be traced.
+
+    Returns:
+      An optimizer. Pass every `update` all of `grad_fn=` (Runge-Kutta methods), `value=`, `grad=`
+      and `value_fn=` (some of optax's): each ignores what it does not need.
+
+    Raises:
+      UserError: an unknown name, an unknown keyword or one without effect, a number out of range,
+        or no learning rate where one is needed.
+    """
+    return _entry(name).create(learning_rate, unroll_stages, hyperparameters)
+
+
+def grad_evals(state: Any) -> jax.Array:
+    """The gradient evaluations spent so far: int32 scalar; a Hessian-vector product counts two.
+
+    `state` may be that of an `optax.chain` holding one optimizer of this registry.
+    """
+    return optax.tree.get(state, "grad_evals")
+
+
+def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
+    return {**RK_METHODS, **BASELINES, **optax_optimizers()}
+
+
+def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
+    if isinstance(name, Tableau):
+        return RungeKuttaMethod(name.name, tableau=name)
+    if name not in _registry():
+        raise unknown("optimizer", name, _registry())
+    return _registry()[name]
+
+
+def step_size(state: Any, default: Any) -> jax.Array:
+    """The step size h of the last step where the optimizer keeps it, as Runge-Kutta methods do."""
+    return optax.tree.get(state, "step_size", default)

@@ -1,0 +1,54 @@
+"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+import tqdm
+
+
+class Progress:
+    """Reports one group of seeds.
+
+    On a terminal: a bar with steps a second, the last loss and accuracy, and the remaining time. Else
+    one line at the start and end and at most one every `SECONDS_BETWEEN_LINES` seconds.
+    """
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, label: str, total_steps: int, first_step: int):
+        self._label, self._total, self._first = label, total_steps, first_step
+        self._step = first_step
+        self._shown: dict[str, float] = {}
+        self._begin = self._last_line = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=total_steps, initial=first_step, desc=label, unit="step")
+
+    def update(self, step: int, **shown: float) -> None:
+        """Reports that `step` steps are done, with numbers to show."""
+        self._shown |= shown
+        if self._bar is not None:
+            self._bar.set_postfix({k: f"{v:.4g}" for k, v in self._shown.items()}, refresh=False)
+            self._bar.update(step - self._step)
+        self._step = step
+        now = time.monotonic()
+        finished = step >= self._total
+        if self._bar is None and (
+            finished or now - self._last_line >= self.SECONDS_BETWEEN_LINES
+        ):
+            self._last_line = now
+            print(self._line(now - self._begin), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed: float) -> str:
+        rate = (self._step - self._first) / elapsed if elapsed > 0 else 0.0
+        remaining = (self._total - self._step) / rate if rate > 0 else 0.0
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in self._shown.items())
+        return (
+            f"{self._label}  step {self._step}/{self._total}  {numbers}  "
+            f"{rate:.3g} steps/s  {remaining:.0f} s left"
+        )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,102 @@
+"""`rkbench quickstart [--workdir=DIR]`: Runge-Kutta optimizers against Adam on the embedded digits.
+
+Trains Adam, RK4, and RK4 with modified AdaGrad, with DALR and with momentum on scikit-learn's 8x8
+handwritten digits, 5 seeds each, and ends with a table and a figure. Started again, it resumes, and
+what is finished is not repeated.
+"""
+
+import argparse
+import csv
+import pathlib
+import time
+
+from rkbench.statistics import estimate, percent
+
+OPTIMIZERS = {
+    "adam": "Adam",
+    "rk4": "RK4",
+    "rk4_modified_adagrad": "RK4 + modified AdaGrad",
+    "rk4_dalr": "RK4 + DALR",
+    "rk4_momentum": "RK4 + momentum",
+}
+SEEDS = (0, 1, 2, 3, 4)
+
+COLUMNS = (
+    "optimizer",
+    "seeds",
+    "best test accuracy (%)",
+    "final test accuracy (%)",
+    "gradient evaluations",
+    "seconds",
+)
+
+
+def run(argv: list[str]) -> None:
+    """Runs the comparison and prints where its table and figure are."""
+    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/quickstart"))
+    parser.add_argument("--draw-only", action="store_true", help="draw from the runs that are there")
+    arguments = parser.parse_args(argv[1:])
+    if not arguments.draw_only:
+        _train(arguments.workdir)
+    _show(arguments.workdir)
+
+
+def _train(workdir: pathlib.Path) -> None:
+    from configs import digits_mlp
+    from rkbench import compilation, train
+
+    compilation.enable_cache()
+    begin = time.monotonic()
+    for number, (name, label) in enumerate(OPTIMIZERS.items(), 1):
+        print(f"[{number}/{len(OPTIMIZERS)}] {label}, {len(SEEDS)} seeds", flush=True)
+        config = digits_mlp.get_config(name)
+        config.seeds = SEEDS
+        config.tensorboard = False  # importing TensorFlow would take as long as the training
+        train.train_and_evaluate(config.lock(), workdir / name)
+    print(f"trained in {time.monotonic() - begin:.0f} s")
+
+
+def _show(workdir: pathlib.Path) -> None:
+    from rkbench.plotting import Figure, Panel, draw
+    from rkbench.records import Run
+
+    runs = {label: Run(workdir / name) for name, label in OPTIMIZERS.items()}
+    rows = [_row(label, run) for label, run in runs.items()]
+    with open(workdir / "quickstart.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    print(_table([COLUMNS, *rows]))
+    print(
+        "mean ± standard error over seeds; the best accuracy is selected on the test set; gradient "
+        "evaluations and seconds of training (without compilation and evaluation) are a seed's"
+    )
+    figure = Figure(
+        panels=(
+            Panel("against steps", "test/accuracy", "step", (0.85, 1.0)),
+            Panel("against gradient evaluations", "test/accuracy", "grad_evals", (0.85, 1.0)),
+        ),
+        curves=runs,
+        caption="scikit-learn digits, MLP; mean over 5 seeds, band: one standard error",
+    )
+    files = draw(figure, workdir / "quickstart")
+    print("table: ", workdir / "quickstart.csv")
+    print("figure:", *files)
+
+
+def _row(label: str, run) -> tuple[str, ...]:
+    evals, seconds = (estimate(run.outcomes(field)) for field in ("grad_evals", "seconds"))
+    return (
+        label,
+        str(len(run.record["seeds"])),
+        percent(estimate(run.outcomes("best_test_accuracy"))),
+        percent(estimate(run.outcomes("final_test_accuracy"))),
+        f"{evals.mean:.0f}",
+        f"{seconds.mean:.2f}",
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,39 @@
+"""Checks of numbers that users give; a traced number has no value yet and is let through."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rkbench.errors import UserError
+
+Range = tuple[str, Callable[[float], bool]]
+
+FINITE: Range = ("a finite number", lambda x: True)
+NON_NEGATIVE: Range = ("a finite number >= 0", lambda x: x >= 0)
+POSITIVE: Range = ("a finite number > 0", lambda x: x > 0)
+DECAY: Range = ("a number in [0, 1)", lambda x: 0 <= x < 1)
+HALF_OPEN_UNIT: Range = ("a number in (0, 1]", lambda x: 0 < x <= 1)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` is known only inside a compiled function."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def check_number(name: str, value: Any, valid: Range) -> None:
+    """Raises `UserError` naming `name` unless `value` is a finite scalar in the range `valid`."""
+    if is_traced(value):
+        return
+    requirement, within = valid
+    error = UserError(f"{name} must be {requirement}, not {value!r}")
+    if isinstance(value, (str, bool)) or np.ndim(value) != 0:
+        raise error
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise error from None
+    if not (math.isfinite(number) and within(number)):
+        raise error

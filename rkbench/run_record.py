@@ -1,0 +1,150 @@
+"""`run.json`: what ran, on what, how far it came and what came out; and who owns a workdir."""
+
+import datetime
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from rkbench import __version__, errors
+
+Record = dict[str, Any]
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
+
+# Where the data lies, how a run is reported and which other seeds there are change no number of a seed.
+_NOT_IDENTITY = ("data_dir", "seeds", "tensorboard")
+
+
+def plain_config(config) -> Record:
+    """The config as JSON holds it: tuples become lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def identity(config: Record) -> Record:
+    """The fields that decide the numbers of a seed: two configs that share them can share a folder."""
+    return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
+
+
+def config_hash(config: Record) -> str:
+    """16 hexadecimal digits that name the identity of a plain config."""
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
+    """The fields in which two plain configs differ, as "name: one -> other"."""
+    lines = []
+    for name in sorted(a.keys() | b.keys()):
+        one, other = a.get(name), b.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            lines += differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            lines.append(f"{prefix}{name}: {one!r} -> {other!r}")
+    return lines
+
+
+def write_json(path: pathlib.Path, content: Record) -> None:
+    """Replaces the file in one step: a reader or a crash sees the old content or the new."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Workdir:
+    """A run's folder, owned by this process until `close`."""
+
+    def __init__(self, folder: pathlib.Path, config):
+        """Takes the folder, making it if need be, and reads its record.
+
+        Raises:
+          UserError: it cannot be written, another process owns it, or it belongs to another config.
+        """
+        self.folder = folder
+        self._lock = _locked(folder)
+        plain = plain_config(config)
+        self.record = self._existing(plain) | {"config_hash": config_hash(plain), "config": plain}
+
+    def _existing(self, config: Record) -> Record:
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            recorded = identity(record["config"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise errors.UserError(f"{path} is not a run record ({error!r})") from error
+        if differing := differences(recorded, identity(config)):
+            raise errors.UserError(
+                f"{self.folder} belongs to another config; it differs in {'; '.join(differing)}"
+            )
+        return record
+
+    def write(self, **changes: Any) -> None:
+        """Changes fields of the record and writes it."""
+        self.record |= changes
+        write_json(self.folder / "run.json", self.record)
+
+    def close(self) -> None:
+        """Gives the folder free."""
+        self._lock.close()
+
+
+def _locked(folder: pathlib.Path):
+    """The folder's lock file, held until it is closed; the kernel frees it when a process dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "a")  # noqa: SIM115 - held until close()
+    except OSError as error:
+        raise errors.UserError(f"workdir {folder} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise errors.UserError(f"workdir {folder} is in use by another process") from error
+    return lock
+
+
+def environment() -> Record:
+    """Command line, versions, commit and devices of this process."""
+    commit, dirty = _commit()
+    return {
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"rkbench": __version__, "python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the source tree and whether it has uncommitted changes; None outside git."""
+
+    def git(*arguments: str) -> str:
+        source = pathlib.Path(__file__).parent
+        return subprocess.run(
+            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        if pathlib.Path(git("rev-parse", "--show-toplevel")) != pathlib.Path(__file__).parents[1]:
+            return None, None  # installed inside somebody else's repository
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

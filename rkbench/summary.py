@@ -1,0 +1,73 @@
+"""A run's summary, computed from its log alone."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def of_seed(
+    records: Iterable[Record], seed: int, diverged: int | None, seconds: float, steps: int
+) -> Record:
+    """One seed's entry of run.json from the records of metrics.jsonl.
+
+    `best_test_accuracy` is the largest over all evaluations, at the first step that reaches it: it is
+    selected on the test set, as in the paper; `final_test_accuracy` is that of the last step, None
+    for a seed that diverged.
+
+    Args:
+      records: all records of the run.
+      seed: whose.
+      diverged: the step at which the seed diverged, or None.
+      seconds: of training.
+      steps: done.
+    """
+    own = [record for record in records if record["seed"] == seed]
+    accuracies = [
+        (record["test/accuracy"], record["step"])
+        for record in own
+        if record.get("test/accuracy") is not None
+    ]
+    best, best_step = max(accuracies, key=lambda pair: (pair[0], -pair[1]), default=(None, None))
+    final = accuracies[-1][0] if accuracies and diverged is None else None
+    return {
+        "seed": seed,
+        "status": "done" if diverged is None else "diverged",
+        "steps": steps if diverged is None else diverged,
+        "seconds": round(seconds, 3),
+        "grad_evals": max((record["grad_evals"] for record in own), default=0),
+        "best_test_accuracy": best,
+        "best_test_step": best_step,
+        "final_test_accuracy": final,
+    }
+
+
+def of_run(seeds: list[Record]) -> Record:
+    """The run's own fields from its seeds' entries; a run is "diverged" when every seed is."""
+    every_seed_diverged = all(entry["status"] == "diverged" for entry in seeds)
+    return {
+        "status": "diverged" if every_seed_diverged else "done",
+        "steps": max(entry["steps"] for entry in seeds),
+        "seconds": round(sum(entry["seconds"] for entry in seeds), 3),
+        "grad_evals": sum(entry["grad_evals"] for entry in seeds),
+    }
+
+
+def text(record: Record) -> str:
+    """The lines that end a run: one a seed."""
+    lines = []
+    for entry in record["seeds"]:
+        if entry["status"] == "diverged":
+            outcome = f"diverged at step {entry['steps']}"
+        else:
+            outcome = f"final test accuracy {_percent(entry['final_test_accuracy'])}"
+        lines.append(
+            f"seed {entry['seed']}: {outcome}, best {_percent(entry['best_test_accuracy'])} at step "
+            f"{entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
+            f"{entry['seconds']:.1f} s of training"
+        )
+    return "\n".join(lines)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"

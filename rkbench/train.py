@@ -1,0 +1,218 @@
+"""The trainer: `train_and_evaluate(config, workdir)` runs a config to its end, from wherever it stands.
+
+A run is a list of groups of seeds; a group goes from event to event (evaluation, checkpoint), and
+between two events the device is busy with compiled steps. Events lie at fixed steps and a resumed
+group starts at a checkpoint, so the same calls follow in the same order as without interruption.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from rkbench import metrics, optimizers, summary
+from rkbench.checkpoint import Checkpoints
+from rkbench.evaluate import all_finite
+from rkbench.experiment import Experiment
+from rkbench.progress import Progress
+from rkbench.run_log import RunLog
+from rkbench.run_record import Workdir, environment
+from rkbench.train_step import MAX_STEPS_PER_DISPATCH, StepMetrics, TrainState
+
+SECONDS_PER_DISPATCH = 1.0  # so that the progress moves and an interruption loses little
+
+
+def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains every seed of `config` and returns the run record, as `workdir`/run.json holds it.
+
+    The same call after an interruption resumes from the newest checkpoint; after the end it returns
+    the record; with further seeds it trains those. A seed whose loss or parameters are no longer finite ends as "diverged", which is a
+    result: no exception.
+
+    Args:
+      config: a config as `configs/default.py` describes it.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: the config cannot work, or the workdir cannot be used. Nothing is written then.
+    """
+    experiment = Experiment.from_config(config)
+    run = Workdir(pathlib.Path(workdir), config)
+    try:
+        if _finished(run, config.seeds):
+            print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
+            return run.record
+        return _train(experiment, run)
+    finally:
+        run.close()
+
+
+def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
+    run.write(
+        **environment(),
+        status="running",
+        data=experiment.workload.provenance,
+        compiled_loops=experiment.loop,
+        seeds=run.record.get("seeds", []),
+    )
+    try:
+        with contextlib.closing(RunLog(run.folder, experiment.config.tensorboard)) as log:
+            for seeds in experiment.seed_groups:
+                if not _finished(run, seeds):
+                    _Group(experiment, run, log, seeds).train()
+    except Exception as error:
+        run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    run.record.pop("error", None)
+    run.write(**summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations)
+    return run.record
+
+
+def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
+    finished = {entry["seed"] for entry in run.record.get("seeds", [])}
+    return finished.issuperset(seeds)
+
+
+class _Group:
+    """One group of seeds on its way from the first step to the last."""
+
+    def __init__(
+        self, experiment: Experiment, run: Workdir, log: RunLog, seeds: tuple[int, ...]
+    ) -> None:
+        self._experiment, self._run, self._log, self._seeds = experiment, run, log, seeds
+        self._config = experiment.config
+        name = "-".join(map(str, seeds)) if len(seeds) == 1 else f"{seeds[0]}-to-{seeds[-1]}"
+        self._checkpoints = Checkpoints(run.folder / "checkpoints" / f"seed-{name}")
+        self._step = 0
+        self._seconds = 0.0
+        self._diverged: dict[int, int] = {}  # seed -> step
+        self._steps_per_dispatch = 1
+        self._state: TrainState = experiment.program.init(seeds)
+
+    def train(self) -> None:
+        """Trains to the end and adds the seeds to the run record."""
+        with contextlib.closing(self._checkpoints):
+            self._restore()
+            program = self._experiment.program
+            program.compile(self._state, self._seeds)
+            self._progress = Progress(
+                f"seed {','.join(map(str, self._seeds))}", self._config.total_steps, self._step
+            )
+            with contextlib.closing(self._progress):
+                if self._step == 0:
+                    self._evaluate()
+                while self._step < self._config.total_steps and self._active():
+                    self._advance_to(self._next_event())
+                    self._at_event()
+            self._log.flush()
+            self._checkpoints.wait()
+        self._finish()
+
+    def _active(self) -> list[int]:
+        """The seeds that have not diverged."""
+        return [seed for seed in self._seeds if seed not in self._diverged]
+
+    def _restore(self) -> None:
+        restored = self._checkpoints.restore(self._state)
+        if restored is not None:
+            self._step = restored.step
+            self._state = jax.tree.map(jax.device_put, restored.state)
+            self._seconds = restored.progress["seconds"]
+            self._diverged = {int(s): n for s, n in restored.progress["diverged"].items()}
+        self._log.truncate(self._seeds, self._step)
+
+    def _next_event(self) -> int:
+        """The next step at which something happens beside training."""
+        config = self._config
+        every = (config.eval_every_steps, config.checkpoint_every_steps)
+        following = [(self._step // n + 1) * n for n in every if n > 0]
+        return min([*following, config.total_steps])
+
+    def _advance_to(self, event: int) -> None:
+        """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`."""
+        while self._step < event and self._active():
+            steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
+            begin = time.perf_counter()
+            self._state, history = self._experiment.program.advance(
+                self._state, self._seeds, self._step, steps
+            )
+            fetched = jax.device_get(history)  # returns when the steps are done
+            seconds = time.perf_counter() - begin
+            self._record(fetched, steps, seconds)
+            if seconds < SECONDS_PER_DISPATCH / 2:
+                self._steps_per_dispatch = min(2 * steps, MAX_STEPS_PER_DISPATCH)
+            elif seconds > 2 * SECONDS_PER_DISPATCH:
+                self._steps_per_dispatch = max(1, steps // 2)
+
+    def _record(self, history: StepMetrics, steps: int, seconds: float) -> None:
+        """Logs the steps of one call and finds out which seeds diverged in it."""
+        every = self._config.log_every_steps
+        for column, seed in enumerate(self._seeds):
+            if seed in self._diverged:
+                continue
+            series = [np.asarray(leaf)[:steps] for leaf in history]
+            if len(self._seeds) > 1:
+                series = [leaf[:, column] for leaf in series]
+            own = StepMetrics(*series)
+            bad = np.flatnonzero(~np.isfinite(own.loss))
+            last = bad[0] + 1 if len(bad) else steps
+            for i in range(last):
+                done = self._step + i + 1
+                if (every and done % every == 0) or (len(bad) and i == bad[0]):
+                    self._log.step(seed, done, self._seconds + seconds * (i + 1) / steps, own, i)
+            if len(bad):
+                self._diverged[seed] = self._step + int(bad[0]) + 1
+            self._progress.update(self._step + steps, loss=float(own.loss[last - 1]))
+        self._step += steps
+        self._seconds += seconds
+
+    def _at_event(self) -> None:
+        config = self._config
+        for column, seed in enumerate(self._seeds):
+            params = self._state.params
+            if len(self._seeds) > 1:
+                params = jax.tree.map(lambda leaf: leaf[column], params)  # noqa: B023
+            if seed not in self._diverged and not all_finite(params):
+                self._diverged[seed] = self._step
+        last = self._step >= config.total_steps
+        if last or (config.eval_every_steps and self._step % config.eval_every_steps == 0):
+            self._evaluate()
+        every = config.checkpoint_every_steps
+        if last or not self._active() or (every and self._step % every == 0):
+            self._log.flush()  # a checkpoint never knows more than the log
+            self._checkpoints.save(
+                self._step,
+                self._state,
+                {"seconds": self._seconds, "diverged": {str(s): n for s, n in self._diverged.items()}},
+            )
+
+    def _evaluate(self) -> None:
+        """Evaluates all splits, outside the clock."""
+        results = {}
+        for name, split in self._experiment.splits.items():
+            sums = self._experiment.evaluator(self._state.params, self._state.model_state, split)
+            results |= {f"{name}/{metric}": value for metric, value in sums.items()}
+        spent = np.asarray(optimizers.grad_evals(self._state.opt_state))
+        for column, seed in enumerate(self._seeds):
+            if seed in self._diverged:
+                continue
+            own = {k: float(v[column] if v.ndim else v) for k, v in results.items()}
+            evals = int(spent[column] if spent.ndim else spent)
+            self._log.evaluation(seed, self._step, self._seconds, evals, own)
+            self._progress.update(self._step, test=own["test/accuracy"])
+
+    def _finish(self) -> None:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params)) // len(self._seeds)
+        entries = [entry for entry in self._run.record["seeds"] if entry["seed"] not in self._seeds]
+        records = list(metrics.read(self._run.folder / "metrics.jsonl"))
+        entries += [
+            summary.of_seed(records, seed, self._diverged.get(seed), self._seconds, self._step)
+            for seed in self._seeds
+        ]
+        entries.sort(key=lambda entry: entry["seed"])
+        self._run.write(seeds=entries, parameters=count)

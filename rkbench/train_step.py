@@ -1,0 +1,246 @@
+"""One training step as a pure function, and the compiled program that repeats it.
+
+The step is written once. A `Program` holds it compiled: in a loop on the device, or dispatched one
+by one where that is faster (see `compilation.compiled_loops`), for one seed or for several at once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rkbench import optimizers
+from rkbench.batches import batch_indices
+from rkbench.gradients import Objective
+
+PyTree = Any
+
+MAX_STEPS_PER_DISPATCH = 256
+
+
+class TrainState(NamedTuple):
+    """All that a step reads and writes; with several seeds every leaf has a leading axis for them."""
+
+    params: PyTree
+    model_state: PyTree  # batch-norm statistics and the like
+    opt_state: PyTree
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
+
+    loss: jax.Array  # of the step's batch, with the penalty, float32
+    grad_norm: jax.Array  # || grad L(theta_n) ||, float32
+    learning_rate: jax.Array  # h_n, float32
+    grad_evals: jax.Array  # spent up to and including this step, int32
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFunction:
+    """theta_n -> theta_{n+1} for one seed.
+
+    Attributes:
+      workload: gives the losses.
+      optimizer: (learning rate) -> optax transformation; called while tracing, so that the learning
+        rate is data and not part of the program.
+      batch_size: examples a step.
+      chunk: examples whose activations are held at once; 0 for all.
+    """
+
+    workload: Any
+    optimizer: Callable[[Any], optax.GradientTransformationExtraArgs]
+    batch_size: int
+    chunk: int
+
+    def init(self, key: jax.Array) -> TrainState:
+        """The state before the first step, drawn from the seed's `key`."""
+        params, model_state = self.workload.init(key)
+        # Float zero as the learning rate: a state depends on its existence, never on its value.
+        return TrainState(params, model_state, self.optimizer(jnp.float32(0)).init(params))
+
+    def __call__(
+        self,
+        state: TrainState,
+        data: PyTree,
+        indices: jax.Array,
+        step: jax.Array,
+        key: jax.Array,
+        learning_rate: jax.Array,
+    ) -> tuple[TrainState, StepMetrics]:
+        """One step.
+
+        The gradient at theta_n is the first stage; the optimizer evaluates the others through
+        `grad_fn` on the same `Objective`. Batch-norm statistics move once, from the first stage.
+
+        Args:
+          state: the state before the step.
+          data: arrays of the training set.
+          indices: int32 [batch_size], the step's batch; empty for the full batch.
+          step: n, an int32 scalar.
+          key: the seed's key.
+          learning_rate: h_n, a float32 scalar.
+        """
+        if self._full_batch(data):
+            indices = jnp.arange(self.batch_size, dtype=jnp.int32)
+        objective = Objective(
+            self.workload,
+            data,
+            indices,
+            state.model_state,
+            jax.random.fold_in(key, step),
+            self.chunk,
+        )
+        (loss, model_state), gradient = objective.value_and_gradient(state.params)
+        updates, opt_state = self.optimizer(learning_rate).update(
+            gradient,
+            state.opt_state,
+            state.params,
+            grad_fn=objective.gradient,
+            value_fn=objective.value,
+            value=loss,
+            grad=gradient,
+        )
+        params = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(
+            loss,
+            optax.tree.norm(gradient),
+            optimizers.step_size(opt_state, default=learning_rate),
+            optimizers.grad_evals(opt_state),
+        )
+        return TrainState(params, model_state, opt_state), metrics
+
+    def _full_batch(self, data: PyTree) -> bool:
+        return self.batch_size == len(jax.tree.leaves(data)[0])
+
+
+class Program:
+    """A step function compiled for a group of seeds.
+
+    One compilation serves every number of steps, seed, learning rate and schedule: the number of
+    steps is the trip count of a loop whose body is always the same code, so that how steps are
+    grouped into calls does not change a bit of the result.
+    """
+
+    def __init__(
+        self,
+        step: StepFunction,
+        data: PyTree,
+        learning_rates: np.ndarray,
+        seeds_at_once: int,
+        loop: bool,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          step: the step function.
+          data: arrays of the training set, on the device.
+          learning_rates: h_0, h_1, ...: float32 [total_steps].
+          seeds_at_once: seeds that train together; with 1 there is no axis for them.
+          loop: whether steps run in a compiled loop.
+        """
+        self._step = step
+        self._data = data
+        self._learning_rates = learning_rates
+        self._examples = len(jax.tree.leaves(data)[0])
+        self._vector = seeds_at_once > 1
+        self._max_steps = MAX_STEPS_PER_DISPATCH
+        function = step.__call__
+        if self._vector:
+            function = jax.vmap(function, in_axes=(0, None, 0, None, 0, None))
+        self._advance = self._looped if loop else self._dispatched
+        self._jitted = jax.jit(_loop(function) if loop else function, donate_argnums=0)
+        self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
+        self.compilations = 0
+        self._compiled = None
+
+    def init(self, seeds: Sequence[int]) -> TrainState:
+        """The state of these seeds before the first step."""
+        return self._init(self._keys(seeds))
+
+    def compile(self, state: TrainState, seeds: Sequence[int]) -> None:
+        """Compiles ahead, so that no timed step pays for it; a second call does nothing."""
+        if self._compiled is None:
+            arguments = self._arguments(seeds, 0, 1)
+            self._compiled = self._jitted.lower(state, *arguments).compile()
+            self.compilations += 1
+
+    def advance(
+        self, state: TrainState, seeds: Sequence[int], first_step: int, steps: int
+    ) -> tuple[TrainState, StepMetrics]:
+        """Runs `steps` steps from `first_step` without waiting for them.
+
+        Args:
+          state: the state before the first of them; its buffers are given up.
+          seeds: the group's seeds.
+          first_step: n of the first step.
+          steps: how many, at most `MAX_STEPS_PER_DISPATCH`.
+
+        Returns:
+          The state after them and their metrics, leaves of shape [>= steps] or [>= steps, seeds].
+        """
+        self.compile(state, seeds)
+        return self._advance(state, seeds, first_step, steps)
+
+    def _looped(self, state, seeds, first_step, steps):
+        return self._compiled(state, *self._arguments(seeds, first_step, steps))
+
+    def _dispatched(self, state, seeds, first_step, steps):
+        history = []
+        for step in range(first_step, first_step + steps):
+            state, metrics = self._compiled(state, *self._arguments(seeds, step, 1))
+            history.append(metrics)
+        return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
+
+    def _arguments(self, seeds, first_step, steps):
+        """What the compiled function takes after the state."""
+        indices = self._indices(seeds, first_step, steps)
+        rates = self._learning_rates[first_step : first_step + steps]
+        keys = self._keys(seeds)
+        if self._advance == self._dispatched:
+            return self._data, indices[0], np.int32(first_step), keys, rates[0]
+        missing = self._max_steps - steps  # the loop never reads the padding
+        indices = np.pad(indices, [(0, missing)] + [(0, 0)] * (indices.ndim - 1))
+        rates = np.pad(rates, (0, missing))
+        return self._data, indices, np.int32(first_step), keys, rates, np.int32(steps)
+
+    def _indices(self, seeds, first_step, steps) -> np.ndarray:
+        """int32 [steps, batch] or [steps, seeds, batch]; no columns for the full batch."""
+        batch = self._step.batch_size
+        if batch == self._examples:
+            groups = [np.zeros((steps, 0), np.int32) for _ in seeds]
+        else:
+            groups = [batch_indices(s, first_step, steps, batch, self._examples) for s in seeds]
+        return np.stack(groups, axis=1) if self._vector else groups[0]
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a program lives as long as its process
+    def _keys(self, seeds: tuple[int, ...]) -> jax.Array:
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        return keys if self._vector else keys[0]
+
+
+def _loop(function: Callable) -> Callable:
+    """`function` repeated a number of times that is an argument, its metrics collected in order."""
+
+    def loop(state, data, indices, first_step, key, learning_rates, steps):
+        def body(i, carry):
+            state, history = carry
+            state, metrics = function(
+                state, data, indices[i], first_step + i, key, learning_rates[i]
+            )
+            history = jax.tree.map(lambda kept, new: kept.at[i].set(new), history, metrics)
+            return state, history
+
+        _, shapes = jax.eval_shape(
+            function, state, data, indices[0], first_step, key, learning_rates[0]
+        )
+        history = jax.tree.map(
+            lambda leaf: jnp.zeros((len(learning_rates), *leaf.shape), leaf.dtype), shapes
+        )
+        return jax.lax.fori_loop(0, steps, body, (state, history))
+
+    return loop

@@ -1,0 +1,62 @@
+"""What every test shares: strict numerics, caches of the session's own, and the real datasets."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+# Before the first import of JAX. The tests compare bits, which only the CPU promises.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    # One cache a session, which the workers of pytest-xdist and the processes that tests start
+    # inherit: a dataset is prepared once, and nothing of the user's is read or written.
+    if not hasattr(config, "workerinput"):
+        config.rkbench_cache = tempfile.mkdtemp(prefix="rkbench-tests-")
+        os.environ["RKBENCH_CACHE_DIR"] = config.rkbench_cache
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.rkbench_cache, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def strict_numerics(request):
+    """No implicit broadcasting between ranks and no implicit promotion between dtypes.
+
+    The marker `standard_promotion` lifts the second: the bias correction of optax's Adam and its
+    like promotes an int32 count, which strict promotion refuses.
+    """
+    standard = request.node.get_closest_marker("standard_promotion")
+    with (
+        jax.numpy_rank_promotion("raise"),
+        jax.numpy_dtype_promotion("standard" if standard else "strict"),
+    ):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Float64 inside the test, for measured orders of convergence and closed forms."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tfds_dir() -> str:
+    """The folder with the real MNIST and Fashion-MNIST; a test that needs it skips without."""
+    folder = pathlib.Path(
+        os.environ.get("TFDS_DATA_DIR") or _ROOT.parent / "shared" / "tensorflow_datasets"
+    )
+    missing = [name for name in ("mnist", "fashion_mnist") if not (folder / name).is_dir()]
+    if missing:
+        pytest.skip(f"no {' or '.join(missing)} prepared by TFDS in {folder} (set TFDS_DATA_DIR)")
+    return str(folder)

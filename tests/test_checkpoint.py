@@ -1,0 +1,101 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rkbench.checkpoint import Checkpoints, digest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints" / "seed-0"
+
+
+def state(value):
+    return {"w": jnp.full((3, 2), value, jnp.float32), "count": jnp.int32(value)}
+
+
+def filled(folder, *steps):
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, state(step), {"seconds": step / 2, "diverged": {}})
+    checkpoints.close()
+    return Checkpoints(folder)
+
+
+def test_round_trip_keeps_every_bit_and_the_progress(folder):
+    restored = filled(folder, 10, 20).restore(state(0))
+    assert restored.step == 20
+    assert restored.progress == {"seconds": 10.0, "diverged": {}}
+    assert digest(restored.state) == digest(state(20))
+
+
+def test_nothing_to_restore(folder):
+    assert Checkpoints(folder).restore(state(0)) is None
+
+
+def test_only_the_newest_two_are_kept(folder):
+    filled(folder, 10, 20, 30).close()
+    assert sorted(path.name for path in folder.iterdir() if path.name.isdigit()) == ["20", "30"]
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def flip_array_bits(folder):
+    """Flips a bit in every file of the state."""
+    for file in (folder / "state").rglob("*"):
+        if file.is_file() and file.stat().st_size:
+            flip_bit(file)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_bit])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, damage, capsys):
+    filled(folder, 10, 20).close()
+    for file in (folder / "20" / "state").rglob("*"):
+        if file.is_file() and file.stat().st_size > 1:
+            damage(file)
+    checkpoints = Checkpoints(folder)
+    restored = checkpoints.restore(state(0))
+    assert restored.step == 10
+    assert digest(restored.state) == digest(state(10))
+    assert "checkpoint of step 20 is damaged" in capsys.readouterr().err
+    assert (folder.parent / "damaged-seed-0-20").is_dir()
+    checkpoints.save(20, state(20), {"seconds": 1.0, "diverged": {}})
+    checkpoints.close()
+    assert Checkpoints(folder).restore(state(0)).step == 20
+
+
+def test_values_changed_without_a_trace_are_noticed_by_the_digest(folder, capsys):
+    filled(folder, 10).close()
+    other = filled(folder.parent / "seed-1", 10)
+    other.close()
+    # A valid state of other values in place of the right one.
+    checkpoints = Checkpoints(folder.parent / "seed-2")
+    checkpoints.save(10, state(11), {"seconds": 0.0, "diverged": {}})
+    checkpoints.close()
+    (folder / "10" / "state").rename(folder / "old")
+    (folder.parent / "seed-2" / "10" / "state").rename(folder / "10" / "state")
+    assert Checkpoints(folder).restore(state(0)) is None
+    assert "digest" in capsys.readouterr().err
+
+
+def test_the_saved_values_are_those_of_the_call(folder):
+    """The trainer gives up the buffers of a state that is still being written."""
+    checkpoints = Checkpoints(folder)
+    values = np.zeros(100_000, np.float32)
+    checkpoints.save(1, {"w": values}, {"seconds": 0.0, "diverged": {}})
+    values[:] = 1
+    checkpoints.close()
+    restored = Checkpoints(folder).restore({"w": values})
+    assert not restored.state["w"].any()

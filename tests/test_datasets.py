@@ -1,0 +1,206 @@
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from rkbench.errors import UserError
+from workloads import array_cache, datasets
+from workloads.tfds_source import TfdsSource
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of the test's own."""
+    monkeypatch.setenv("RKBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[key], second[key]) and first[key].dtype == second[key].dtype
+        for key in first
+    )
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_real_data_is_complete(name, tfds_dir):
+    dataset = datasets.load(name, tfds_dir)
+    assert (dataset.name, dataset.version) == (name, "3.0.1")
+    for split, size in ((dataset.train, 60_000), (dataset.test, 10_000)):
+        assert split["image"].shape == (size, 28, 28, 1)
+        assert split["image"].max() == dataset.max_value
+        assert sorted(np.unique(split["label"])) == list(range(dataset.num_classes))
+    counts = np.bincount(dataset.test["label"])
+    assert counts[1] == (1_135 if name == "mnist" else 1_000)
+
+
+def test_second_load_is_the_same_and_imports_neither_tensorflow_nor_scikit_learn(tfds_dir):
+    first = {name: datasets.load(name, tfds_dir) for name in ("mnist", "digits")}
+    program = f"""
+        import hashlib, sys
+        from workloads import datasets
+        for name in ("mnist", "digits"):
+            dataset = datasets.load(name, {tfds_dir!r})
+            print(hashlib.sha256(dataset.train["image"].tobytes()).hexdigest())
+        print({{"tensorflow", "tensorflow_datasets", "sklearn", "jax"}} & set(sys.modules))
+    """
+    output = subprocess.check_output([sys.executable, "-c", textwrap.dedent(program)], text=True)
+    expected = [
+        hashlib.sha256(first[name].train["image"].tobytes()).hexdigest()
+        for name in ("mnist", "digits")
+    ]
+    assert output.split("\n")[:-1] == [*expected, "set()"]
+
+
+def test_digits_are_split_once_and_for_all(cache):
+    from sklearn.datasets import load_digits
+
+    dataset = datasets.load("digits")
+    assert (dataset.num_classes, dataset.max_value) == (10, 16)
+    assert dataset.train["image"].shape == (1_297, 8, 8, 1)
+    assert dataset.test["image"].shape == (500, 8, 8, 1)
+    together = np.concatenate([dataset.train["image"], dataset.test["image"]])[..., 0]
+    original = load_digits().images.astype(np.uint8)
+    assert sorted(map(bytes, together)) == sorted(map(bytes, original))
+    share = np.bincount(dataset.test["label"]) / np.bincount(load_digits().target)
+    np.testing.assert_allclose(share, 500 / 1797, atol=1 / 170)
+    digest = hashlib.sha256(dataset.test["image"].tobytes() + dataset.test["label"].tobytes())
+    assert digest.hexdigest()[:16] == "DIGEST"
+    assert same(datasets.load("digits").train, dataset.train)
+
+
+def test_a_cache_entry_is_used_as_long_as_it_is_whole(cache):
+    made = []
+
+    def make():
+        made.append(None)
+        return {"a": np.arange(6, dtype=np.uint8).reshape(2, 3), "b": np.ones(2, np.int32)}
+
+    first = array_cache.cached("key", make)
+    assert same(array_cache.cached("key", make), first)
+    assert len(made) == 1
+    array_cache.cached("ke", make)  # a prefix of another key
+    assert len(made) == 2
+    (entry,) = cache.glob("key-*.npz")
+    content = entry.read_bytes()
+    for damaged in (content[:-7], content[:100] + b"?" + content[101:], b""):
+        entry.write_bytes(damaged)
+        assert same(array_cache.cached("key", make), first)
+        assert entry.read_bytes() == content  # made again, the damaged one gone
+    assert len(made) == 5
+    assert [path for path in cache.iterdir() if path.suffix != ".npz"] == []
+
+
+def test_a_cached_pickle_is_not_loaded(cache):
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.array([object()], dtype=object))
+    checksum = hashlib.sha256(buffer.getvalue()).hexdigest()
+    cache.mkdir()
+    (cache / f"key-{checksum}.npz").write_bytes(buffer.getvalue())
+    assert same(array_cache.cached("key", lambda: {"a": np.zeros(1)}), {"a": np.zeros(1)})
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RKBENCH_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert same(array_cache.cached("key", lambda: {"a": np.ones(2)}), {"a": np.ones(2)})
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.delenv("RKBENCH_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert str(array_cache.folder()) == "/xdg/rkbench"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(array_cache.folder()) == "/home/someone/.cache/rkbench"
+
+
+OFFLINE = TfdsSource("mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz")  # port 9: nobody listens
+
+
+def test_missing_data_is_one_clear_error_and_quick(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        OFFLINE.locate(str(tmp_path))
+    assert time.monotonic() - start < 5
+    message = str(caught.value)
+    for part in ("mnist 3.0.1", str(tmp_path), "--config.data_dir", "TFDS_DATA_DIR", "network"):
+        assert part in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_data_is_looked_for(tmp_path, monkeypatch):
+    for place in ("given", "environment", "home/tensorflow_datasets"):
+        folder = tmp_path / place / "mnist" / "3.0.1"
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "environment"))
+    ending = os.path.join("mnist", "3.0.1")
+    assert OFFLINE.locate(str(tmp_path / "given")) == tmp_path / "given" / ending
+    assert OFFLINE.locate(None) == tmp_path / "environment" / ending
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert OFFLINE.locate(None) == tmp_path / "home/tensorflow_datasets" / ending
+    with pytest.raises(UserError):  # another version is not taken for this one
+        TfdsSource("mnist", "9.9.9", OFFLINE.origin).locate(None)
+
+
+def test_a_subset_has_another_fingerprint(tmp_path):
+    def folder(name, info="{}", shard=b"1234", shard_name="mnist-train.tfrecord-00000-of-00001"):
+        path = tmp_path / name
+        path.mkdir()
+        (path / "dataset_info.json").write_text(info)
+        (path / shard_name).write_bytes(shard)
+        return OFFLINE.fingerprint(path)
+
+    assert folder("whole") == folder("copy")
+    others = [
+        folder("shorter", shard=b"123"),
+        folder("info", info='{"examples": 1}'),
+        folder("renamed", shard_name="mnist-train.tfrecord-00000-of-00002"),
+    ]
+    assert len({folder("again"), *others}) == 4
+
+
+def test_a_damaged_folder_is_named(tmp_path, tfds_dir, cache):
+    damaged = tmp_path / "data" / "mnist" / "3.0.1"
+    shutil.copytree(os.path.join(tfds_dir, "mnist", "3.0.1"), damaged, copy_function=shutil.copyfile)
+    os.chmod(damaged, 0o755)
+    (shard,) = damaged.glob("mnist-train*")
+    shard.write_bytes(shard.read_bytes()[:1_000_000])
+    with pytest.raises(UserError, match=f"cannot read {damaged}"):
+        datasets.load("mnist", str(tmp_path / "data"))
+    assert not list(cache.glob("*.npz"))
+
+
+def split(images, labels):
+    return {"image": np.asarray(images, np.uint8), "label": np.asarray(labels, np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (split(np.zeros((2, 1, 1, 1)), [0, 3]), "label outside 0..2"),
+        (split(np.zeros((2, 1, 1, 1)), [-1, 0]), "label outside"),
+        (split(np.full((2, 1, 1, 1), 9), [0, 1]), "pixel over 5"),
+        (split(np.zeros((2, 1, 1, 1)), [0]), "2 images and 1 labels"),
+        (split(np.zeros((0, 1, 1, 1)), []), "0 images"),
+    ],
+)
+def test_data_out_of_range_is_refused(train, message):
+    good = split(np.zeros((1, 1, 1, 1)), [0])
+    with pytest.raises(UserError, match=message):
+        datasets.ArrayDataset("tiny", "1", "f", 3, 5, train, good)
+
+
+def test_unknown_dataset_names_the_nearest():
+    with pytest.raises(UserError, match="'minst'; nearest: mnist"):
+        datasets.load("minst")

@@ -1,0 +1,137 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from rkbench.errors import UserError
+from workloads.models import convolution
+from workloads.models.cnn import CNN
+from workloads.models.convolution import matmul_convolution
+from workloads.models.mlp import MLP
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def initial(model, shape):
+    return model.init(jax.random.key(0), jnp.ones(shape), train=False)["params"]
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_mlp_has_the_papers_shape():
+    params = initial(MLP((500, 500, 500), 10), (2, 28, 28, 1))
+    kernels = [layer["kernel"].shape for layer in params.values()]
+    assert kernels == [(784, 500), (500, 500), (500, 500), (500, 10)]
+    assert count(params) == 898_510
+    assert all(not layer["bias"].any() for layer in params.values())
+    # LeCun normal: variance 1 / fan-in
+    assert np.std(params["Dense_1"]["kernel"]) == pytest.approx(500**-0.5, rel=0.01)
+
+
+def test_mlp_is_relu_layers():
+    model = MLP((5, 4), 3)
+    images = jax.random.normal(jax.random.key(1), (7, 2, 3, 1))
+    params = initial(model, images.shape)
+    hidden = np.asarray(images).reshape(7, 6)
+    for name in ("Dense_0", "Dense_1"):
+        hidden = np.maximum(hidden @ params[name]["kernel"] + params[name]["bias"][None], 0)
+    expected = hidden @ params["Dense_2"]["kernel"] + params["Dense_2"]["bias"][None]
+    np.testing.assert_allclose(
+        model.apply({"params": params}, images, train=True), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_cnn_has_the_papers_shape():
+    params = initial(CNN((20, 10), 3, 10, lax.conv_general_dilated), (2, 28, 28, 1))
+    kernels = [layer["kernel"].shape for layer in params.values()]
+    assert kernels == [(3, 3, 1, 20), (3, 3, 20, 10), (28 * 28 * 10, 10)]
+    assert count(params) == 80_420
+
+
+def test_cnn_is_the_same_with_either_convolution():
+    images = jax.random.normal(jax.random.key(1), (3, 9, 8, 2))
+    models = [CNN((4, 3), 3, 5, convolution.choose(name)) for name in ("xla", "matmul")]
+    params = initial(models[0], images.shape)
+    assert jax.tree.map(jnp.shape, initial(models[1], images.shape)) == jax.tree.map(
+        jnp.shape, params
+    )
+    outputs = [model.apply({"params": params}, images, train=False) for model in models]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [(2, 0), (1, 3)]])
+@pytest.mark.parametrize("window", [(3, 3), (1, 1), (2, 4), (5, 3)])
+@pytest.mark.parametrize("channels", [(1, 6), (3, 2)])
+def test_matmul_convolution_equals_xlas(padding, window, channels):
+    keys = jax.random.split(jax.random.key(0), 4)
+    images = jax.random.normal(keys[0], (2, 7, 6, channels[0]))
+    kernel = jax.random.normal(keys[1], (*window, *channels))
+
+    def convolve(convolution, images, kernel):
+        return convolution(images, kernel, (1, 1), padding, dimension_numbers=NHWC)
+
+    directions = (
+        jax.random.normal(keys[2], images.shape),
+        jax.random.normal(keys[3], kernel.shape),
+    )
+
+    def results(convolution):
+        """The value, both gradients of a non-linear function of it, and a Hessian-vector product."""
+
+        def loss(images, kernel):
+            return jnp.sum(jnp.sin(convolve(convolution, images, kernel)))
+
+        gradient = jax.grad(loss, argnums=(0, 1))
+        value = convolve(convolution, images, kernel)
+        return value, *jax.jvp(gradient, (images, kernel), directions)
+
+    expected = jax.jit(lambda: results(lax.conv_general_dilated))()
+    actual = jax.jit(lambda: results(matmul_convolution))()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window_strides": (2, 1)}, "window_strides"),
+        ({"lhs_dilation": (2, 2)}, "lhs_dilation"),
+        ({"rhs_dilation": (1, 2)}, "rhs_dilation"),
+        ({"feature_group_count": 2}, "feature_group_count"),
+        ({"dimension_numbers": ("NCHW", "OIHW", "NCHW")}, "layout"),
+        ({"dimension_numbers": None}, "layout"),
+        ({"padding": "SAME_LOWER"}, "SAME_LOWER"),
+    ],
+)
+def test_matmul_convolution_refuses_what_it_does_not_do(settings, message):
+    arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
+    with pytest.raises(NotImplementedError, match=message):
+        matmul_convolution(
+            jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), **{**arguments, **settings}
+        )
+
+
+def test_matmul_convolution_inside_flax_with_several_batch_dimensions():
+    images = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 2))
+    layers = [
+        nn.Conv(4, (3, 3), conv_general_dilated=convolve)
+        for convolve in (None, matmul_convolution)
+    ]
+    variables = layers[0].init(jax.random.key(1), images)
+    outputs = [layer.apply(variables, images) for layer in layers]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+
+
+def test_auto_is_the_matrix_product_on_a_cpu():
+    expected = {"cpu": matmul_convolution}.get(jax.default_backend(), lax.conv_general_dilated)
+    assert convolution.choose("auto") is expected
+
+
+def test_unknown_convolution_names_the_nearest():
+    with pytest.raises(UserError, match="'matmull'; nearest: matmul"):
+        convolution.choose("matmull")

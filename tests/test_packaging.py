@@ -1,0 +1,126 @@
+"""The project's description agrees with the code: packages, imports, versions, start-up, pins."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import rkbench
+from rkbench import optimizers
+
+ROOT = pathlib.Path(rkbench.__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
+TOP_LEVEL = {package for package in PACKAGES if "." not in package}
+# Needed at run time by other packages that do not declare them (reasons in pyproject.toml).
+ONLY_INDIRECT = {"importlib-resources", "tensorboard", "tensorflow", "tensorflow-cpu"}
+
+
+def _imported(folders) -> set[str]:
+    """The top-level names that the Python files in these folders import."""
+    names = set()
+    for folder in folders:
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - TOP_LEVEL
+
+
+def _distributions(modules) -> set[str]:
+    """The canonical names of the distributions that these modules come from."""
+    providers = importlib.metadata.packages_distributions()
+    return {canonicalize_name(providers[module][0]) for module in modules}
+
+
+def _requirements(*extras) -> list[Requirement]:
+    project = PYPROJECT["project"]
+    optional = [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return [Requirement(line) for line in project["dependencies"] + optional]
+
+
+def _names(requirements) -> set[str]:
+    return {canonicalize_name(requirement.name) for requirement in requirements}
+
+
+def test_every_package_folder_is_listed():
+    found = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for top in TOP_LEVEL
+        for file in (ROOT / top).rglob("*.py")
+    }
+    assert found == set(PACKAGES)
+
+
+def test_every_package_has_an_init():
+    missing = [p for p in PACKAGES if not (ROOT / p.replace(".", "/") / "__init__.py").is_file()]
+    assert missing == []
+
+
+def test_dependencies_are_what_the_packages_import():
+    imported = _distributions(_imported(TOP_LEVEL))
+    assert imported - ONLY_INDIRECT == _names(_requirements()) - ONLY_INDIRECT
+
+
+def test_tests_import_nothing_undeclared():
+    # yaml and packaging come with ml_collections and pytest.
+    transitive = {"packaging", "pyyaml"}
+    imported = _distributions(_imported(["tests"]) - {"conftest"})
+    assert imported - _names(_requirements("test")) - transitive == set()
+
+
+@pytest.mark.parametrize("requirement", _requirements("test"), ids=str)
+def test_pins_satisfy_the_lower_bounds(requirement):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    assert requirement.specifier.contains(Version(pinned[canonicalize_name(requirement.name)]))
+
+
+def test_constraints_are_pins_and_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    others = [
+        line
+        for line in lines
+        if not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.]+", line)
+    ]
+    assert others == []
+
+
+def test_citation_and_changelog_know_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == rkbench.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert re.search(r"^## \[(Unreleased|[\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_readme_names_every_optimizer_of_our_own():
+    table = (ROOT / "README.md").read_text().split("## Optimizers")[1].split("## Extend")[0]
+    first_cells = re.findall(r"^\|([^|]*)\|", table, re.M)
+    named = set(re.findall(r"`([^`<]+)`", " ".join(first_cells)))
+    own = {name for name in optimizers.names() if not name.startswith("optax:")}
+    assert named == own
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "{'jax', 'numpy', 'tensorflow', 'flax', 'optax'}"
+    program = f"import sys, rkbench; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "")

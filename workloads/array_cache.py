@@ -1,0 +1,74 @@
+"""Plain arrays on disk, checked when they are read: what makes the second start of a dataset fast.
+
+An entry is one uncompressed `.npz` whose file name ends with the SHA-256 of its bytes, so data and
+checksum appear together in one atomic rename, and a file that was cut short or changed is not used.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+Arrays = dict[str, np.ndarray]
+
+
+def folder() -> Path:
+    """`$RKBENCH_CACHE_DIR`, else `$XDG_CACHE_HOME/rkbench`, else `~/.cache/rkbench`."""
+    if chosen := os.environ.get("RKBENCH_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkbench"
+
+
+def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays kept under `key` (usable in a file name), made by `make()` where there are none.
+
+    An entry that does not match its checksum is removed and made again. A cache that cannot be
+    written costs only time: the arrays are returned all the same, with a warning.
+    """
+    for path in folder().glob(f"{key}-*.npz"):
+        arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
+        if arrays is not None:
+            return arrays
+        logging.warning("cached dataset %s is damaged; making it again", path)
+        path.unlink(missing_ok=True)
+    arrays = make()
+    try:
+        _write(key, arrays)
+    except OSError as error:
+        logging.warning("cannot cache %s, next time will be as slow: %s", key, error)
+    return arrays
+
+
+def _read(path: Path, checksum: str) -> Arrays | None:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != checksum:
+        return None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as entry:
+            return {name: entry[name] for name in entry.files}
+    except (ValueError, zipfile.BadZipFile):  # the checksum is right, but of something else
+        return None
+
+
+def _write(key: str, arrays: Arrays) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    data = buffer.getbuffer()
+    checksum = hashlib.sha256(data).hexdigest()
+    folder().mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder(), prefix=f".{key}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder() / f"{key}-{checksum}.npz")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,65 @@
+"""What the trainer knows of a workload: data, initial variables, loss per example, evaluation."""
+
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import numpy as np
+
+Params: TypeAlias = Any
+"""A pytree of float32 arrays: what the optimizer moves."""
+ModelState: TypeAlias = dict[str, Any]
+"""Everything else a model keeps, by Flax collection: {"batch_stats": ...}, or {}."""
+Batch: TypeAlias = dict[str, jax.Array]
+"""{"image": [B, ...] as stored (uint8), "label": [B] int32}."""
+
+
+class Workload(Protocol):
+    """Dataset, model and loss. Every method but the attributes may be traced by `jax.jit`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def train(self) -> dict[str, np.ndarray]:
+        """{"image": uint8 [N, ...], "label": int32 [N]}, in a fixed order."""
+        ...
+
+    @property
+    def test(self) -> dict[str, np.ndarray]: ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which data it is, for the run's record: plain JSON with name, version and sizes."""
+        ...
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the model runs XLA's own convolution: on a CPU slow in compiled loops."""
+        ...
+
+    def init(self, key: jax.Array) -> tuple[Params, ModelState]:
+        """Parameters and model state at step 0."""
+        ...
+
+    def losses(
+        self, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, ModelState]:
+        """The loss of each example in training mode, [B] float32, and the model state after it.
+
+        Every random part of the model depends on `key` alone: with one key for all stages of a
+        Runge-Kutta step they see one vector field.
+        """
+        ...
+
+    def penalty(self, params: Params) -> jax.Array:
+        """What is added to the mean loss: a float32 scalar, 0 where there is no penalty."""
+        ...
+
+    def evaluate(
+        self, params: Params, model_state: ModelState, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
+        """Of each example in evaluation mode: its loss, and 1 if classified right; [B] float32.
+
+        The loss has neither penalty nor label smoothing.
+        """
+        ...

@@ -1,0 +1,139 @@
+"""Small image datasets as NumPy arrays: `load("mnist")`."""
+
+import dataclasses
+import functools
+import importlib.metadata
+from collections.abc import Callable
+
+import numpy as np
+
+from rkbench.errors import UserError, unknown
+from workloads import array_cache
+from workloads.tfds_source import TfdsSource
+
+_DIGITS_TEST = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayDataset:
+    """A dataset that fits in memory, in a fixed order.
+
+    `train` and `test` are {"image": uint8 [N, H, W, C], "label": int32 [N]} with pixels from 0 to
+    `max_value` and labels from 0 to `num_classes` - 1. `fingerprint` tells one preparation of a
+    version from another (a subset from the whole).
+    """
+
+    name: str
+    version: str
+    fingerprint: str
+    num_classes: int
+    max_value: int
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+
+    def __post_init__(self):
+        for split, arrays in (("train", self.train), ("test", self.test)):
+            images, labels = arrays["image"], arrays["label"]
+            if len(images) != len(labels) or not len(labels):
+                raise self._bad(f"{split} has {len(images)} images and {len(labels)} labels")
+            if labels.min() < 0 or labels.max() >= self.num_classes:
+                raise self._bad(f"{split} has a label outside 0..{self.num_classes - 1}")
+            if images.max() > self.max_value:
+                raise self._bad(f"{split} has a pixel over {self.max_value}")
+
+    def _bad(self, what: str) -> UserError:
+        return UserError(f"dataset {self.name} {self.version} ({self.fingerprint}): {what}")
+
+
+def load(name: str, data_dir: str | None = None) -> ArrayDataset:
+    """The dataset called `name`: "digits", "mnist" or "fashion_mnist".
+
+    `data_dir` is a TFDS folder (see `TfdsSource.locate`); "digits" comes with scikit-learn and
+    needs none. Only the first load of a dataset imports TensorFlow, or scikit-learn: later ones
+    read plain arrays from `array_cache.folder()`.
+
+    Raises UserError for an unknown name, for data that is neither there nor downloadable, and for
+    data that is damaged.
+    """
+    if name not in _LOADERS:
+        raise unknown("dataset", name, _LOADERS)
+    return _LOADERS[name](data_dir)
+
+
+def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
+    prepared = source.locate(data_dir)
+    fingerprint = source.fingerprint(prepared)
+    return _from_cache(
+        source.name,
+        source.version,
+        fingerprint,
+        max_value=255,
+        make=lambda: source.read(prepared),
+    )
+
+
+def _load_digits(data_dir: str | None) -> ArrayDataset:
+    del data_dir
+    version = importlib.metadata.version("scikit-learn")
+    return _from_cache("digits", version, "bundled", max_value=16, make=_read_digits)
+
+
+def _from_cache(
+    name: str,
+    version: str,
+    fingerprint: str,
+    *,
+    max_value: int,
+    make: Callable[[], array_cache.Arrays],
+) -> ArrayDataset:
+    arrays = array_cache.cached(f"{name}-{version}-{fingerprint}", make)
+    return ArrayDataset(
+        name=name,
+        version=version,
+        fingerprint=fingerprint,
+        num_classes=10,
+        max_value=max_value,
+        train={"image": arrays["train_image"], "label": arrays["train_label"]},
+        test={"image": arrays["test_image"], "label": arrays["test_label"]},
+    )
+
+
+def _read_digits() -> array_cache.Arrays:
+    """scikit-learn's 1,797 digits, 8x8 pixels of 0 to 16: 1,297 to train on, 500 to test.
+
+    Every 3.6th example of the list sorted by label (then by position) is a test example: each class
+    has its share to within one, whatever the versions of the libraries.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., np.newaxis]  # type: ignore[attr-defined]
+    labels = digits.target.astype(np.int32)  # type: ignore[attr-defined]
+    by_label = np.argsort(labels, kind="stable")
+    positions = ((np.arange(_DIGITS_TEST) + 0.5) * len(labels) / _DIGITS_TEST).astype(int)
+    is_test = np.zeros(len(labels), bool)
+    is_test[by_label[positions]] = True
+    return {
+        "train_image": images[~is_test],
+        "train_label": labels[~is_test],
+        "test_image": images[is_test],
+        "test_label": labels[is_test],
+    }
+
+
+_TFDS_SOURCES = (
+    TfdsSource(
+        "mnist",
+        "3.0.1",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
+    ),
+    TfdsSource(
+        "fashion_mnist",
+        "3.0.1",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+    ),
+)
+_LOADERS: dict[str, Callable[[str | None], ArrayDataset]] = {
+    "digits": _load_digits,
+    **{source.name: functools.partial(_load_tfds, source) for source in _TFDS_SOURCES},
+}

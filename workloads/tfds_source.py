@@ -1,0 +1,123 @@
+"""Image datasets from a TFDS folder as plain arrays; TensorFlow is imported only to read them."""
+
+import dataclasses
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from rkbench.errors import UserError
+
+_PROBE_SECONDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """A TFDS dataset with the features "image" (uint8) and "label", at a pinned version.
+
+    `origin` is a URL that TFDS downloads from: it is asked first, because TFDS itself waits without
+    a limit for a network that swallows packets.
+    """
+
+    name: str
+    version: str
+    origin: str
+
+    def locate(self, data_dir: str | None) -> Path:
+        """The folder `<data_dir>/<name>/<version>`, prepared by TFDS if it is not there.
+
+        `data_dir` is the one given, else `$TFDS_DATA_DIR`, else TFDS's default. Raises UserError
+        where the data is neither there nor downloadable.
+        """
+        root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        root = root.expanduser()
+        prepared = root / self.name / self.version
+        if not (prepared / "dataset_info.json").is_file():
+            self._prepare(root)
+        return prepared
+
+    def fingerprint(self, prepared: Path) -> str:
+        """Tells the folder's content: its dataset_info.json, and the shards' names and sizes.
+
+        A subset, or another preparation, of the same version has another fingerprint.
+        """
+        digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes())
+        for shard in sorted(prepared.glob(f"{self.name}-*")):
+            digest.update(f"{shard.name} {shard.stat().st_size}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def read(self, prepared: Path) -> dict[str, np.ndarray]:
+        """Both splits, in the order of the shards, as one flat dict of arrays.
+
+        train_image, test_image: uint8 [N, H, W, C]; train_label, test_label: int32 [N].
+        Raises UserError where the folder is damaged or holds fewer examples than it says.
+        """
+        logging.info("reading %s through TFDS once; it is kept as plain arrays", prepared)
+        tfds = _import_tfds()
+        arrays = {}
+        try:
+            builder = tfds.builder_from_directory(str(prepared))
+            for split in ("train", "test"):
+                examples = _read_split(tfds, builder, split)
+                expected = builder.info.splits[split].num_examples
+                if len(examples["label"]) != expected:
+                    raise ValueError(f"{split}: {len(examples['label'])} of {expected} examples")
+                arrays[f"{split}_image"] = examples["image"].astype(np.uint8, casting="no")
+                arrays[f"{split}_label"] = examples["label"].astype(np.int32)
+        except Exception as error:  # of TensorFlow, TFDS, protobuf or json: all mean a bad folder
+            raise UserError(
+                f"dataset {self.name} {self.version}: cannot read {prepared}: "
+                f"{_first_line(error)}; remove that folder and let TFDS prepare it again"
+            ) from error
+        return arrays
+
+    def _prepare(self, root: Path) -> None:
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(self.origin, method="HEAD"), timeout=_PROBE_SECONDS
+            ).close()
+        except urllib.error.HTTPError:
+            pass  # it answered: there is a network, and TFDS will say what is wrong
+        except OSError as error:  # no name, no route, refused, timed out
+            raise self._missing(root, f"no download from {self.origin}: {error}") from error
+        logging.info("preparing %s %s in %s with TFDS", self.name, self.version, root)
+        tfds = _import_tfds()
+        try:
+            builder = tfds.builder(f"{self.name}:{self.version}", data_dir=str(root))
+            builder.download_and_prepare()
+        except Exception as error:  # requests, TFDS, TensorFlow and the file system, each their own
+            raise self._missing(root, f"TFDS failed: {_first_line(error)}") from error
+
+    def _missing(self, root: Path, reason: str) -> UserError:
+        others = "" if "TFDS_DATA_DIR" in os.environ else " (TFDS_DATA_DIR is not set)"
+        return UserError(
+            f"dataset {self.name} {self.version} is not in {root}{others} and cannot be prepared "
+            f"there ({reason}); point --config.data_dir or TFDS_DATA_DIR at a TFDS folder that has "
+            f"{self.name}/{self.version}, or run once where there is a network"
+        )
+
+
+def _import_tfds() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of TensorFlow's
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    tf.config.set_visible_devices([], "GPU")  # they are JAX's
+    tfds.disable_progress_bar()
+    return tfds
+
+
+def _read_split(tfds: Any, builder: Any, split: str) -> dict[str, np.ndarray]:
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)
+    return tfds.as_numpy(
+        builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
