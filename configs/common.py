@@ -19,6 +19,10 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+_FIELD = {"preconditioner": "identity"}  # of the Runge-Kutta methods: what acts on the field,
+_STEP = {"step_size": "fixed"}  # the rule for the step size,
+_MOMENTUM = {"momentum": 0.0}  # and the momentum of the Runge-Kutta gradient
+_RUNGE_KUTTA = {**_FIELD, **_STEP, **_MOMENTUM}
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -26,24 +30,26 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": _ADAM,
     "adamw": {**_ADAM, "weight_decay": 1e-4},
     "nadamw": {**_ADAM, "weight_decay": 1e-4},
-    "euler": {},
-    "midpoint": {},
-    "heun": {},
-    "ralston": {},
-    "rk2": {"alpha": 0.5},
-    "kutta3": {},
-    "ssprk3": {},
-    "rk4": {},
-    "rk4_38": {},
-    "rk4_adagrad": {"eps": 0.1},
-    "rk4_modified_adagrad": {},
-    "rk4_natural": {"natural_alpha": -1.0},
-    "rk4_dalr": {"c": 4.0, "p": 0.8},
-    "rk4_momentum": {"momentum": 0.9},
+    "euler": _RUNGE_KUTTA,
+    "midpoint": _RUNGE_KUTTA,
+    "heun": _RUNGE_KUTTA,
+    "ralston": _RUNGE_KUTTA,
+    "rk2": {**_RUNGE_KUTTA, "alpha": 0.5},
+    "kutta3": _RUNGE_KUTTA,
+    "ssprk3": _RUNGE_KUTTA,
+    "rk4": _RUNGE_KUTTA,
+    "rk4_38": _RUNGE_KUTTA,
+    "rk": {**_RUNGE_KUTTA, "tableau": "rk4"},
+    "rk4_adagrad": {**_STEP, **_MOMENTUM, "eps": 0.1},
+    "rk4_modified_adagrad": {**_STEP, **_MOMENTUM},
+    "rk4_natural": {**_STEP, **_MOMENTUM, "alpha": -1.0},
+    "rk4_dalr": {**_FIELD, **_MOMENTUM, "c": 1.0, "p": 0.8},
+    "rk4_momentum": {**_FIELD, **_STEP, "momentum": 0.95},
 }
 """The keywords of each optimizer that its config shows, with the defaults of `rkbench.optimizers`.
 
-They stand here too because a config imports nothing; a test compares the two.
+They stand here too because a config imports nothing; a test compares the two. An optimizer may have
+more (those of the parts one chooses, optax's seldom used ones): `key=value` in the variant adds them.
 """
 
 OPTAX_PREFIX = "optax:"
@@ -76,6 +82,8 @@ def with_variant(
         preset = {**full_batch, **_preset(name, full_presets)}
     config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
     config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
+    if dict(settings).get("step_size", "fixed") != "fixed":
+        preset = {**preset, "learning_rate": None}
     for key, value in (*preset.items(), *settings):
         _set(config, key, value)
     return config

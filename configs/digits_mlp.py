@@ -28,6 +28,7 @@ PRESETS = {
     "ssprk3": {"learning_rate": 0.5},
     "rk4": {"learning_rate": 0.5},
     "rk4_38": {"learning_rate": 0.5},
+    "rk": {"learning_rate": 0.5},
     "rk4_adagrad": {"learning_rate": 0.1, "eps": 0.1},
     "rk4_modified_adagrad": {"learning_rate": 0.1},
     "rk4_natural": {"learning_rate": 0.5},

@@ -17,7 +17,13 @@ _COMMANDS = {
 def _help() -> str:
     lines = [f"  {name:<12}{text}" for name, (_, text) in _COMMANDS.items()]
     return "\n".join(
-        ["usage: rkbench COMMAND [ARGUMENT ...]", "", *lines, "", "rkbench COMMAND --help says more."]
+        [
+            "usage: rkbench COMMAND [ARGUMENT ...]",
+            "",
+            *lines,
+            "",
+            "rkbench COMMAND --help says more.",
+        ]
     )
 
 

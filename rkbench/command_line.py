@@ -35,7 +35,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise
     except flags.UnrecognizedFlagError as error:
         raise errors.unknown("flag", error.flagname, flags.FLAGS) from error
-    except Exception as error:  # config_flags wraps whatever a config file raises, with its traceback
+    except (
+        Exception
+    ) as error:  # config_flags wraps whatever a config file raises, with its traceback
         raise _explained(error, argv) from error
 
 

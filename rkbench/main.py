@@ -16,7 +16,6 @@ from rkbench.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, as configs/mnist_mlp.py:rk4", lock_config=True
 )
-flags.FLAGS.set_default("verbosity", logging.WARNING)  # JAX and Orbax narrate at INFO
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there")
 
 
@@ -28,6 +27,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing, as in --config=configs/mnist_mlp.py:rk4")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: the folder of the run")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
     from rkbench import compilation, summary, train  # JAX loads only when it is needed
 
     compilation.enable_cache()

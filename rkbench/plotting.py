@@ -115,4 +115,6 @@ def _write_points(path: pathlib.Path, rows: list[tuple]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["panel", "curve", "x", "mean", "standard_error"])
         for panel, label, *numbers in rows:
-            writer.writerow([panel, label, *(np.format_float_positional(n, trim="-") for n in numbers)])
+            writer.writerow(
+                [panel, label, *(np.format_float_positional(n, trim="-") for n in numbers)]
+            )

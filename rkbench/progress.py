@@ -33,9 +33,7 @@ class Progress:
         self._step = step
         now = time.monotonic()
         finished = step >= self._total
-        if self._bar is None and (
-            finished or now - self._last_line >= self.SECONDS_BETWEEN_LINES
-        ):
+        if self._bar is None and (finished or now - self._last_line >= self.SECONDS_BETWEEN_LINES):
             self._last_line = now
             print(self._line(now - self._begin), file=sys.stderr, flush=True)
 

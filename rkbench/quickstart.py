@@ -35,7 +35,9 @@ def run(argv: list[str]) -> None:
     """Runs the comparison and prints where its table and figure are."""
     parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/quickstart"))
-    parser.add_argument("--draw-only", action="store_true", help="draw from the runs that are there")
+    parser.add_argument(
+        "--draw-only", action="store_true", help="draw from the runs that are there"
+    )
     arguments = parser.parse_args(argv[1:])
     if not arguments.draw_only:
         _train(arguments.workdir)

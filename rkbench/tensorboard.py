@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable
 
 from rkbench.metrics import JsonLinesWriter, Record
+from workloads.tfds_source import quiet_tensorflow
 
 _SUMMARY_NAMES = ("wall_time", "grad_evals")
 
@@ -60,6 +61,7 @@ class TensorBoardThread:
             self._error = error
 
     def _write_all(self) -> None:
+        quiet_tensorflow()
         from clu import metric_writers
 
         metric_writers.MetricWriter.register(JsonLinesWriter)
@@ -70,7 +72,7 @@ class TensorBoardThread:
                 writers[seed] = metric_writers.MultiWriter(
                     [
                         metric_writers.SummaryWriter(str(self._folder / f"seed_{seed}")),
-                        metric_writers.LoggingWriter(prefix=f"seed {seed}"),
+                        metric_writers.LoggingWriter(collection=f"seed {seed}"),
                     ]
                 )
             scalars = {
@@ -86,5 +88,4 @@ class TensorBoardThread:
 def _lower_priority() -> None:
     """Lets the training go first (Linux schedules threads; elsewhere this does nothing)."""
     if sys.platform == "linux":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -6,7 +6,6 @@ group starts at a checkpoint, so the same calls follow in the same order as with
 """
 
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -188,7 +187,10 @@ class _Group:
             self._checkpoints.save(
                 self._step,
                 self._state,
-                {"seconds": self._seconds, "diverged": {str(s): n for s, n in self._diverged.items()}},
+                {
+                    "seconds": self._seconds,
+                    "diverged": {str(s): n for s, n in self._diverged.items()},
+                },
             )
 
     def _evaluate(self) -> None:

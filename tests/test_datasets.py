@@ -172,7 +172,9 @@ def test_a_subset_has_another_fingerprint(tmp_path):
 
 def test_a_damaged_folder_is_named(tmp_path, tfds_dir, cache):
     damaged = tmp_path / "data" / "mnist" / "3.0.1"
-    shutil.copytree(os.path.join(tfds_dir, "mnist", "3.0.1"), damaged, copy_function=shutil.copyfile)
+    shutil.copytree(
+        os.path.join(tfds_dir, "mnist", "3.0.1"), damaged, copy_function=shutil.copyfile
+    )
     os.chmod(damaged, 0o755)
     (shard,) = damaged.glob("mnist-train*")
     shard.write_bytes(shard.read_bytes()[:1_000_000])

@@ -33,7 +33,9 @@ def test_what_is_not_finite_is_null_and_the_line_is_strict_json(path):
     assert record == {"step": 1, "a": None, "b": None, "c": 3}
 
 
-@pytest.mark.parametrize("tail", ['{"step": 3, "se', "\x00\x00\x00\n", '{"step": 3}', "3\n", "\xff\n"])
+@pytest.mark.parametrize(
+    "tail", ['{"step": 3, "se', "\x00\x00\x00\n", '{"step": 3}', "3\n", "\xff\n"]
+)
 def test_a_cut_off_end_is_left_out_and_then_removed(path, tail):
     write(path, (1, {"seed": 0}), (2, {"seed": 0}))
     with open(path, "a") as file:

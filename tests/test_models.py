@@ -119,8 +119,7 @@ def test_matmul_convolution_refuses_what_it_does_not_do(settings, message):
 def test_matmul_convolution_inside_flax_with_several_batch_dimensions():
     images = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 2))
     layers = [
-        nn.Conv(4, (3, 3), conv_general_dilated=convolve)
-        for convolve in (None, matmul_convolution)
+        nn.Conv(4, (3, 3), conv_general_dilated=convolve) for convolve in (None, matmul_convolution)
     ]
     variables = layers[0].init(jax.random.key(1), images)
     outputs = [layer.apply(variables, images) for layer in layers]

@@ -103,7 +103,7 @@ class TfdsSource:
 
 
 def _import_tfds() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of TensorFlow's
+    quiet_tensorflow()
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -121,3 +121,9 @@ def _read_split(tfds: Any, builder: Any, split: str) -> dict[str, np.ndarray]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def quiet_tensorflow() -> None:
+    """Silences what TensorFlow says when it is imported; to be called before that."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it announces the default, on
