@@ -39,7 +39,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "ssprk3": _RUNGE_KUTTA,
     "rk4": _RUNGE_KUTTA,
     "rk4_38": _RUNGE_KUTTA,
-    "rk": {**_RUNGE_KUTTA, "tableau": "rk4"},
+    "rk": _RUNGE_KUTTA,  # and tableau: a name, or {"a": (...), "b": (...), "order": ...}
     "rk4_adagrad": {**_STEP, **_MOMENTUM, "eps": 0.1},
     "rk4_modified_adagrad": {**_STEP, **_MOMENTUM},
     "rk4_natural": {**_STEP, **_MOMENTUM, "alpha": -1.0},
@@ -48,8 +48,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 """The keywords of each optimizer that its config shows, with the defaults of `rkbench.optimizers`.
 
-They stand here too because a config imports nothing; a test compares the two. An optimizer may have
-more (those of the parts one chooses, optax's seldom used ones): `key=value` in the variant adds them.
+They stand here too because a config imports nothing; a test compares the two. An optimizer may
+have more, of the parts one chooses or seldom used ones of optax's: `key=value` adds them.
 """
 
 OPTAX_PREFIX = "optax:"
@@ -71,7 +71,7 @@ def with_variant(
     them has no such variant. Raises ValueError for what it does not know, nearest names first.
     """
     name, *words = _split(variant)
-    settings = [_setting(word) for word in words if word != "full"]
+    settings = dict(_setting(word) for word in words if word != "full")
     preset = _preset(name, presets)
     if "full" in words:
         if full_batch is None or full_presets is None:
@@ -82,9 +82,9 @@ def with_variant(
         preset = {**full_batch, **_preset(name, full_presets)}
     config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
     config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
-    if dict(settings).get("step_size", "fixed") != "fixed":
+    if settings.get("step_size", "fixed") != "fixed":
         preset = {**preset, "learning_rate": None}
-    for key, value in (*preset.items(), *settings):
+    for key, value in {**preset, **settings}.items():
         _set(config, key, value)
     return config
 

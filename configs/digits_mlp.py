@@ -28,7 +28,7 @@ PRESETS = {
     "ssprk3": {"learning_rate": 0.5},
     "rk4": {"learning_rate": 0.5},
     "rk4_38": {"learning_rate": 0.5},
-    "rk": {"learning_rate": 0.5},
+    "rk": {"learning_rate": 0.5, "tableau": "rk4"},
     "rk4_adagrad": {"learning_rate": 0.1, "eps": 0.1},
     "rk4_modified_adagrad": {"learning_rate": 0.1},
     "rk4_natural": {"learning_rate": 0.5},
@@ -36,7 +36,8 @@ PRESETS = {
     "rk4_momentum": {"learning_rate": 0.05, "momentum": 0.9},
 }
 
-FULL_BATCH = {"batch_size": "full"}  # 1,297 examples fit at once; the same settings otherwise
+FULL_BATCH = {"batch_size": "full"}  # 1,297 examples fit at once
+FULL_PRESETS = PRESETS
 
 
 def get_config(variant: str = "adam") -> ConfigDict:
@@ -48,4 +49,4 @@ def get_config(variant: str = "adam") -> ConfigDict:
     config.batch_size = 32
     config.total_steps = 1_000
     config.train_eval_size = 1_297  # all of it
-    return common.with_variant(config, variant, PRESETS, FULL_BATCH, PRESETS)
+    return common.with_variant(config, variant, PRESETS, FULL_BATCH, FULL_PRESETS)

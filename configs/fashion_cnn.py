@@ -35,7 +35,7 @@ PRESETS = {
     "kutta3": {"learning_rate": 0.5},
     "ssprk3": {"learning_rate": 0.5},
     "rk4_38": {"learning_rate": 0.5},
-    "rk": {"learning_rate": 0.5},
+    "rk": {"learning_rate": 0.5, "tableau": "rk4"},
     # the same effective rate, learning_rate / (1 - momentum)
     "rk4_momentum": {"learning_rate": 0.05, "momentum": 0.9},
     "sgd": {"learning_rate": 0.1, **_BASELINE},

@@ -37,7 +37,7 @@ PRESETS = {
     "kutta3": {"learning_rate": 0.003},
     "ssprk3": {"learning_rate": 0.003},
     "rk4_38": {"learning_rate": 0.003},
-    "rk": {"learning_rate": 0.003},
+    "rk": {"learning_rate": 0.003, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.003},
     # the same effective rate, learning_rate / (1 - momentum)
     "momentum": {"learning_rate": 0.0003, "momentum": 0.9},
@@ -76,7 +76,7 @@ FULL_PRESETS = {
     "kutta3": {"learning_rate": 0.004},
     "ssprk3": {"learning_rate": 0.004},
     "rk4_38": {"learning_rate": 0.004},
-    "rk": {"learning_rate": 0.004},
+    "rk": {"learning_rate": 0.004, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.004},
     "rk4_natural": {"learning_rate": 0.004},
     # rk4_momentum's

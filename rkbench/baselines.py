@@ -64,19 +64,25 @@ def scale_by_nadam(b1: Any, b2: Any, eps: Any) -> optax.GradientTransformation:
         zeros = optax.tree.zeros_like(params)
         return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=zeros, nu=zeros)
 
-    def update(updates, state: optax.ScaleByAdamState, params=None):
+    def update(updates, state: Any, params=None):
         del params
-        t = optax.safe_increment(state.count)
+        t = jnp.asarray(optax.safe_increment(state.count))
         # mu_t = b1 mu_{t-1} + (1 - b1) g;  nu_t = b2 nu_{t-1} + (1 - b2) g^2
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
         # mu^ = (b1 mu_t + (1 - b1) g) / (1 - b1^t);  nu^ = nu_t / (1 - b2^t)
-        ahead = optax.tree.bias_correction(optax.tree.update_moment(updates, mu, b1, 1), b1, t)
-        spread = optax.tree.bias_correction(nu, b2, t)
+        ahead = _debias(optax.tree.update_moment(updates, mu, b1, 1), b1, t)
+        spread = _debias(nu, b2, t)
         direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), ahead, spread)
         return direction, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def _debias(moment: Any, decay: Any, t: jax.Array) -> Any:
+    """moment / (1 - decay^t)."""
+    correction = 1 - jnp.asarray(decay, dtype=float) ** t.astype(float)
+    return jax.tree.map(lambda m: m / correction.astype(m.dtype), moment)
 
 
 def one_evaluation(before: Any, after: Any) -> Any:
@@ -111,7 +117,7 @@ def count_grad_evals(
     def init(params) -> CountGradEvalsState:
         return CountGradEvalsState(jnp.zeros((), jnp.int32), inner.init(params))
 
-    def update(updates, state: CountGradEvalsState, params=None, **given):
+    def update(updates, state: Any, params=None, **given):
         known = {key: given[name] for key, name in extra_args.items() if name in given}
         updates, inner_state = inner.update(updates, state.inner, params, **known)
         spent = jnp.asarray(evaluations(state.inner, inner_state), jnp.int32)

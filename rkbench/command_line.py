@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +12,8 @@ from absl import flags
 from rkbench import errors
 
 EXIT_USER_ERROR = 2
+
+_CONFIG = re.compile(r"(--?config=)([^:]+)(:.*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -43,7 +46,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _find_config(argument: str) -> str:
     """`--config=configs/x.py:variant` with the installed file where the working directory has none."""
-    match = re.fullmatch(r"(--?config=)([^:]+)(:.*)?", argument)
+    match = _CONFIG.fullmatch(argument)
     if match is None:
         return argument
     flag, path, variant = match.groups()
@@ -61,28 +64,27 @@ def _config_file(path: str) -> pathlib.Path:
         return here
     if here.parent in (pathlib.Path(), pathlib.Path("configs")) and installed.is_file():
         return installed
-    valid = [f"configs/{file.name}" for file in sorted(folder.glob("*_*.py"))]
+    valid = [f"configs/{file.name}" for file in sorted(folder.glob("[a-z]*_*.py"))]
     raise errors.unknown("config", path, valid)
 
 
 def _explained(error: Exception, argv: list[str]) -> errors.UserError:
     """The one line that says which field or value was wrong."""
-    text = str(error)
-    if isinstance(error, AttributeError) or "not found in" in text or "has no" in text:
-        return _unknown_field(argv) or errors.UserError(_last_line(text))
-    return errors.UserError(_last_line(text))
+    return _unknown_field(argv) or errors.UserError(_last_line(str(error)))
 
 
 def _unknown_field(argv: list[str]) -> errors.UserError | None:
     """The first override of a field that the config does not have."""
-    config = flags.FLAGS["config"].value
+    configs = [match for match in map(_CONFIG.fullmatch, argv) if match]
+    if not configs:
+        return None
+    _, path, variant = configs[-1].groups()
+    get_config = runpy.run_path(str(_config_file(path)))["get_config"]
+    fields = _field_names(get_config(variant[1:]) if variant else get_config())
     for argument in argv:
-        match = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument)
-        if match is None or config is None:
-            continue
-        fields = _field_names(config)
-        if match[1] not in fields:
-            return errors.unknown("config field", match[1], fields)
+        override = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument)
+        if override and override[1] not in fields:
+            return errors.unknown("config field", override[1], fields)
     return None
 
 

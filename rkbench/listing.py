@@ -20,6 +20,6 @@ def run(argv: list[str]) -> None:
         print(f"  {name:<24}{own}")
     print(f"  {'optax:NAME':<24}any optimizer that optax exports, with optax's keywords")
     print("\nConfigs (configs/NAME.py:OPTIMIZER[,full][,KEY=VALUE...])")
-    for file in sorted(pathlib.Path(configs.__file__).parent.glob("*_*.py")):
+    for file in sorted(pathlib.Path(configs.__file__).parent.glob("[a-z]*_*.py")):
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         print(f"  {'configs/' + file.name:<24}{docstring.splitlines()[0]}")

@@ -70,6 +70,11 @@ def grad_evals(state: Any) -> jax.Array:
     return optax.tree.get(state, "grad_evals")
 
 
+def step_size(state: Any, default: Any) -> jax.Array:
+    """The step size h of the last step where the optimizer keeps it, as Runge-Kutta methods do."""
+    return optax.tree.get(state, "step_size", default)
+
+
 def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
     return {**RK_METHODS, **BASELINES, **optax_optimizers()}
 
@@ -80,8 +85,3 @@ def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
     if name not in _registry():
         raise unknown("optimizer", name, _registry())
     return _registry()[name]
-
-
-def step_size(state: Any, default: Any) -> jax.Array:
-    """The step size h of the last step where the optimizer keeps it, as Runge-Kutta methods do."""
-    return optax.tree.get(state, "step_size", default)

@@ -30,8 +30,8 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Trains every seed of `config` and returns the run record, as `workdir`/run.json holds it.
 
     The same call after an interruption resumes from the newest checkpoint; after the end it returns
-    the record; with further seeds it trains those. A seed whose loss or parameters are no longer finite ends as "diverged", which is a
-    result: no exception.
+    the record; with further seeds it trains those. A seed whose loss or parameters are no longer
+    finite ends as "diverged", which is a result: no exception.
 
     Args:
       config: a config as `configs/default.py` describes it.
@@ -40,10 +40,14 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the config cannot work, or the workdir cannot be used. Nothing is written then.
     """
-    experiment = Experiment.from_config(config)
-    run = Workdir(pathlib.Path(workdir), config)
+    return train_experiment(Experiment.from_config(config), pathlib.Path(workdir))
+
+
+def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
+    """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
+    run = Workdir(workdir, experiment.config)
     try:
-        if _finished(run, config.seeds):
+        if _finished(run, experiment.config.seeds):
             print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
             return run.record
         return _train(experiment, run)
@@ -133,16 +137,18 @@ class _Group:
         return min([*following, config.total_steps])
 
     def _advance_to(self, event: int) -> None:
-        """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`."""
+        """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`, on the clock."""
         while self._step < event and self._active():
             steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), self._seconds
             self._state, history = self._experiment.program.advance(
                 self._state, self._seeds, self._step, steps
             )
             fetched = jax.device_get(history)  # returns when the steps are done
             seconds = time.perf_counter() - begin
             self._record(fetched, steps, seconds)
+            self._step += steps
+            self._seconds = before + time.perf_counter() - begin
             if seconds < SECONDS_PER_DISPATCH / 2:
                 self._steps_per_dispatch = min(2 * steps, MAX_STEPS_PER_DISPATCH)
             elif seconds > 2 * SECONDS_PER_DISPATCH:
@@ -167,8 +173,6 @@ class _Group:
             if len(bad):
                 self._diverged[seed] = self._step + int(bad[0]) + 1
             self._progress.update(self._step + steps, loss=float(own.loss[last - 1]))
-        self._step += steps
-        self._seconds += seconds
 
     def _at_event(self) -> None:
         config = self._config

@@ -165,9 +165,12 @@ class Program:
     def compile(self, state: TrainState, seeds: Sequence[int]) -> None:
         """Compiles ahead, so that no timed step pays for it; a second call does nothing."""
         if self._compiled is None:
-            arguments = self._arguments(seeds, 0, 1)
-            self._compiled = self._jitted.lower(state, *arguments).compile()
+            self._compiled = self.lower(state, seeds).compile()
             self.compilations += 1
+
+    def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
+        """The program traced and lowered, for whoever wants to look at it."""
+        return self._jitted.lower(state, *self._arguments(seeds, 0, 1))
 
     def advance(
         self, state: TrainState, seeds: Sequence[int], first_step: int, steps: int

@@ -1,3 +1,5 @@
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,12 @@ from workloads.models.mlp import MLP
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def initial(model, shape):
+def initial(model, shape) -> dict[str, Any]:
     return model.init(jax.random.key(0), jnp.ones(shape), train=False)["params"]
+
+
+def apply(model, params, images) -> np.ndarray:
+    return np.asarray(model.apply({"params": params}, images, train=False))
 
 
 def count(params):
@@ -40,9 +46,7 @@ def test_mlp_is_relu_layers():
     for name in ("Dense_0", "Dense_1"):
         hidden = np.maximum(hidden @ params[name]["kernel"] + params[name]["bias"][None], 0)
     expected = hidden @ params["Dense_2"]["kernel"] + params["Dense_2"]["bias"][None]
-    np.testing.assert_allclose(
-        model.apply({"params": params}, images, train=True), expected, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(apply(model, params, images), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_cnn_has_the_papers_shape():
@@ -59,8 +63,8 @@ def test_cnn_is_the_same_with_either_convolution():
     assert jax.tree.map(jnp.shape, initial(models[1], images.shape)) == jax.tree.map(
         jnp.shape, params
     )
-    outputs = [model.apply({"params": params}, images, train=False) for model in models]
-    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+    expected, actual = (apply(model, params, images) for model in models)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(2, 0), (1, 3)]])
@@ -80,7 +84,7 @@ def test_matmul_convolution_equals_xlas(padding, window, channels):
     )
 
     def results(convolution):
-        """The value, both gradients of a non-linear function of it, and a Hessian-vector product."""
+        """The value, gradients of a non-linear function of it, and a Hessian-vector product."""
 
         def loss(images, kernel):
             return jnp.sum(jnp.sin(convolve(convolution, images, kernel)))
@@ -122,8 +126,8 @@ def test_matmul_convolution_inside_flax_with_several_batch_dimensions():
         nn.Conv(4, (3, 3), conv_general_dilated=convolve) for convolve in (None, matmul_convolution)
     ]
     variables = layers[0].init(jax.random.key(1), images)
-    outputs = [layer.apply(variables, images) for layer in layers]
-    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+    expected, actual = (np.asarray(layer.apply(variables, images)) for layer in layers)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_auto_is_the_matrix_product_on_a_cpu():

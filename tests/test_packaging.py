@@ -114,9 +114,9 @@ def test_files_that_the_readme_links_to_exist():
 def test_readme_names_every_optimizer_of_our_own():
     table = (ROOT / "README.md").read_text().split("## Optimizers")[1].split("## Extend")[0]
     first_cells = re.findall(r"^\|([^|]*)\|", table, re.M)
-    named = set(re.findall(r"`([^`<]+)`", " ".join(first_cells)))
+    named = set(re.findall(r"`([^`]+)`", " ".join(first_cells)))
     own = {name for name in optimizers.names() if not name.startswith("optax:")}
-    assert named == own
+    assert {name for name in named if not name.startswith("optax:")} == own
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -72,7 +72,9 @@ def test_convolves_only_with_xlas_own_convolution(tfds_dir):
 def test_losses_and_evaluation_against_numpy(digits):
     params, _ = digits.init(jax.random.key(0))
     batch = batch_of(digits)
-    logits = digits.model.apply({"params": params}, batch["image"] / 16.0, train=False)
+    logits = digits.model.apply(
+        {"params": params}, batch["image"].astype(jnp.float32) / 16, train=False
+    )
     log_probabilities = np.asarray(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True))
     labels = np.asarray(batch["label"])
     nll = -log_probabilities[np.arange(8), labels]
@@ -126,7 +128,7 @@ def test_model_state_and_key_reach_the_model():
     params, state = workload.init(jax.random.key(0))
     batch = batch_of(workload, 10)
     losses, new_state = workload.losses(params, state, batch, jax.random.key(1))
-    mean = np.asarray(batch["image"] / 255.0).reshape(10, -1).mean(axis=0)
+    mean = (np.asarray(batch["image"]) / 255).reshape(10, -1).mean(axis=0)
     np.testing.assert_allclose(
         new_state["batch_stats"]["BatchNorm_0"]["mean"], 0.5 * mean, rtol=1e-5
     )

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from rkbench.errors import UserError
 
@@ -20,7 +20,7 @@ HALF_OPEN_UNIT: Range = ("a number in (0, 1]", lambda x: 0 < x <= 1)
 
 def is_traced(value: Any) -> bool:
     """Whether `value` is known only inside a compiled function."""
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def check_number(name: str, value: Any, valid: Range) -> None:

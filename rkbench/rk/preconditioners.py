@@ -52,9 +52,7 @@ def adagrad(eps: Any = 0.1) -> Preconditioner:
     check_number("eps", eps, NON_NEGATIVE)
 
     def init(params: Vector) -> AdagradState:
-        # Squares added up in bfloat16 would stop growing after some 256 steps.
-        zeros = lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))  # noqa: E731
-        return AdagradState(jax.tree.map(zeros, params))
+        return AdagradState(jax.tree.map(_zeros, params))
 
     def update(gradient: Vector, state: AdagradState) -> tuple[Precondition, AdagradState]:
         # diag G_n = diag G_{n-1} + g(theta_n)^2
@@ -70,6 +68,11 @@ def adagrad(eps: Any = 0.1) -> Preconditioner:
         return precondition, AdagradState(total)
 
     return Preconditioner(init, update)
+
+
+def _zeros(p: jax.Array) -> jax.Array:
+    # Squares added up in bfloat16 would stop growing after some 256 steps.
+    return jnp.zeros(p.shape, jnp.float32 if p.dtype.itemsize < 4 else p.dtype)
 
 
 def _inverse_root(x: jax.Array) -> jax.Array:

@@ -71,7 +71,8 @@ def _chain(
         for coefficients in zip(*rest, strict=True):
             carry, _ = stage(carry, coefficients)
     else:
-        carry, _ = jax.lax.scan(stage, carry, tuple(jnp.asarray(r, dtype=float) for r in rest))
+        weights, links = (jnp.asarray(coefficients, dtype=float) for coefficients in rest)
+        carry, _ = jax.lax.scan(stage, carry, (weights, links))
     return carry[1]
 
 

@@ -68,7 +68,7 @@ def runge_kutta(
             momentum=trace.init(params),
         )
 
-    def update(updates, state: RungeKuttaState, params=None, *, grad_fn=None, **extra_args):
+    def update(updates, state: Any, params=None, *, grad_fn: Any = None, **extra_args):
         del extra_args
         _require(name, params=params, grad_fn=grad_fn)
         h = jnp.asarray(rule.step_size(state.count, params, updates, grad_fn), dtype=float)
@@ -85,7 +85,7 @@ def runge_kutta(
         # m_{n+1} = beta m_n + g*, Eq. (9)
         m, momentum_state = trace.update(gradient, state.momentum, params)
         state = RungeKuttaState(
-            count=optax.safe_increment(state.count),
+            count=jnp.asarray(optax.safe_increment(state.count)),
             grad_evals=state.grad_evals + evaluations,
             step_size=h,
             preconditioner=preconditioner_state,

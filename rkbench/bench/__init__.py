@@ -1,0 +1,65 @@
+"""`rkbench bench [NAME ...]`: speed and memory, as ratios measured within one run.
+
+Ratios rather than times, each from calls of both sides in turn, so that a slow or busy machine slows
+both. Nothing here passes or fails a test: it prints a table, with the machine.
+"""
+
+import argparse
+import pathlib
+import platform
+import sys
+
+from rkbench import errors
+from rkbench.bench import row
+
+# name: (module, function); a function yields rows as it measures them
+_BENCHMARKS = {
+    "trainer": ("rkbench.bench.steps", "trainer"),
+    "stages": ("rkbench.bench.steps", "stages"),
+    "compilation": ("rkbench.bench.steps", "compilation"),
+    "convolution": ("rkbench.bench.steps", "convolution"),
+    "startup": ("rkbench.bench.startup", "startup"),
+}
+
+
+def run(argv: list[str]) -> None:
+    """Measures what is asked for, or everything, and prints (and writes) the table."""
+    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_BENCHMARKS))
+    parser.add_argument("--output", type=pathlib.Path, help="also write the table to this .md file")
+    arguments = parser.parse_args(argv[1:])
+    for name in arguments.names:
+        if name not in _BENCHMARKS:
+            raise errors.unknown("benchmark", name, _BENCHMARKS)
+    rows = []
+    for name in arguments.names or _BENCHMARKS:
+        for measured in row.measure(*_BENCHMARKS[name]):
+            print(f"  {measured.what}: {measured.value}", file=sys.stderr, flush=True)
+            rows.append(measured)
+    table = f"{_machine()}\n\n{row.table(rows)}"
+    print(table)
+    if arguments.output is not None:
+        arguments.output.write_text(f"# Speed\n\n{table}", encoding="utf-8")
+
+
+def _machine() -> str:
+    import os
+
+    import jax
+
+    devices = ", ".join(f"{device.platform} {device.device_kind}" for device in jax.devices())
+    return (
+        f"{platform.machine()}, {_processor()}, {os.cpu_count()} cores, devices: {devices}; "
+        f"Python {platform.python_version()}, jax {jax.__version__}. "
+        "Medians over pairs of calls in turn; minimum to maximum in brackets."
+    )
+
+
+def _processor() -> str:
+    """The processor's name where the system tells."""
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

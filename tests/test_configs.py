@@ -1,0 +1,230 @@
+import importlib
+import inspect
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import workloads
+from configs import common, default
+from rkbench import optimizers
+
+CONFIGS = pathlib.Path(common.__file__).parent
+DEFAULT: dict[str, Any] = default.get_config().to_dict()
+WORKLOADS = workloads.names()
+FULL = ("digits_mlp", "fashion_mlp", "mnist_mlp")
+EVERY_PRESET = [
+    (workload, variant)
+    for workload in WORKLOADS
+    for optimizer in (*common.OPTIMIZERS, "optax:lion")
+    for variant in (optimizer, f"{optimizer},full")
+    if workload in FULL or variant == optimizer
+]
+
+
+def get_config(workload, variant) -> Any:
+    return importlib.import_module(f"configs.{workload}").get_config(variant)
+
+
+def leaves(config, prefix=""):
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def from_flags(preset, *overrides):
+    """The config as the command line gives it."""
+    arguments = (f"--config={CONFIGS}/{preset}", *overrides)
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file(
+        "config", flag_values=values, lock_config=True, sys_argv=["program", *arguments]
+    )
+    values(["program", *arguments])
+    return holder.value
+
+
+@pytest.mark.parametrize(("workload", "variant"), EVERY_PRESET)
+def test_every_preset_has_the_default_fields_and_makes_its_optimizer(workload, variant):
+    config = get_config(workload, variant)
+    assert config.workload == workload
+    assert set(config) == set(DEFAULT)
+    assert set(config.schedule) == set(DEFAULT["schedule"])
+    keywords = config.optimizer.to_dict()
+    optimizers.create(keywords.pop("name"), keywords.pop("learning_rate"), **keywords)
+    assert (config.batch_size == "full") == variant.endswith(",full")
+    unset = {key for key, value in leaves(config) if value is None}
+    assert unset <= {"data_dir", "optimizer.learning_rate"}
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_every_optimizer_has_a_preset_and_the_docstring_says_what_one_wants_to_know(workload):
+    module = importlib.import_module(f"configs.{workload}")
+    assert set(module.PRESETS) == set(common.OPTIMIZERS)
+    assert (workload in FULL) == hasattr(module, "FULL_PRESETS")
+    if workload in FULL:
+        assert set(module.FULL_PRESETS) == set(common.OPTIMIZERS)
+    for word in ("Reference:", "Expected:", "Cost", f"--config=configs/{workload}.py"):
+        assert word in str(module.__doc__)
+
+
+def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
+    registered = {name for name in optimizers.names() if not name.startswith("optax:")}
+    assert set(common.OPTIMIZERS) == registered
+    for name, keywords in common.OPTIMIZERS.items():
+        defaults = optimizers.hyperparameters(name)
+        assert keywords.items() <= defaults.items(), name
+        seldom = {"eps_root", "mu_dtype", "nesterov", "mask", "tableau"}
+        assert defaults.keys() - keywords.keys() <= seldom, name
+        assert inspect.Parameter.empty not in defaults.values(), name
+
+
+# Appendix D. Each row: what the text gives for this experiment.
+PAPER = [
+    ("mnist_mlp", "adam", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.001}),
+    ("mnist_mlp", "rk4", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.003}),
+    ("fashion_mlp", "adam", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.001}),
+    ("fashion_mlp", "rk4", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.003}),
+    (
+        "mnist_cnn",
+        "momentum",
+        {"total_steps": 10_000, "batch_size": 64, "learning_rate": 0.01, "momentum": 0.9}
+        | {"l2": 0.002},
+    ),
+    (
+        "mnist_cnn",
+        "rk4",
+        {"total_steps": 10_000, "batch_size": 64, "learning_rate": 0.1, "l2": 0.0},
+    ),
+    (
+        "fashion_cnn",
+        "momentum",
+        {"total_steps": 10_000, "batch_size": 512, "learning_rate": 0.01, "momentum": 0.9}
+        | {"l2": 0.0005},
+    ),
+    (
+        "fashion_cnn",
+        "rk4",
+        {"total_steps": 10_000, "batch_size": 64, "learning_rate": 0.5, "l2": 0.0},
+    ),
+    ("mnist_mlp", "adam,full", {"total_steps": 10_000, "learning_rate": 0.001}),
+    ("mnist_mlp", "rk4,full", {"total_steps": 10_000, "learning_rate": 0.004}),
+    ("mnist_mlp", "rk4_adagrad,full", {"total_steps": 5_000, "learning_rate": 0.032}),
+    ("mnist_mlp", "rk4_modified_adagrad,full", {"total_steps": 5_000, "learning_rate": 0.064}),
+    ("mnist_mlp", "rk4_dalr,full", {"total_steps": 5_000, "c": 4.0, "p": 0.8}),
+    (
+        "mnist_mlp",
+        "rk4_momentum,full",
+        {"total_steps": 5_000, "learning_rate": 0.004, "momentum": 0.95},
+    ),
+    ("fashion_mlp", "adam,full", {"total_steps": 10_000, "learning_rate": 0.001}),
+    ("fashion_mlp", "rk4,full", {"total_steps": 10_000, "learning_rate": 0.003}),
+    ("fashion_mlp", "rk4_adagrad,full", {"total_steps": 5_000, "learning_rate": 0.016}),
+    ("fashion_mlp", "rk4_modified_adagrad,full", {"total_steps": 5_000, "learning_rate": 0.032}),
+    ("fashion_mlp", "rk4_dalr,full", {"total_steps": 5_000, "c": 1.0, "p": 0.8}),
+    (
+        "fashion_mlp",
+        "rk4_momentum,full",
+        {"total_steps": 5_000, "learning_rate": 0.001, "momentum": 0.95},
+    ),
+]
+
+
+@pytest.mark.parametrize(("workload", "variant", "settings"), PAPER)
+def test_presets_are_the_papers(workload, variant, settings):
+    config = get_config(workload, variant)
+    found = {**config.optimizer, **config}
+    assert {key: found[key] for key in settings} == settings
+    if "mlp" in workload:
+        assert config.model.hidden_sizes == (500, 500, 500)
+    else:
+        assert (config.model.features, config.model.kernel_size) == ((20, 10), 3)
+
+
+@pytest.mark.parametrize("full", ["", ",full"])
+@pytest.mark.parametrize("value", [32, "full"])
+def test_batch_size_from_the_command_line_is_a_number_or_full(value, full):
+    config = from_flags(f"mnist_mlp.py:rk4{full}", f"--config.batch_size={value}")
+    assert config.batch_size == value
+
+
+def test_overrides_from_the_command_line_are_typed_and_the_config_is_locked():
+    config = from_flags(
+        "mnist_cnn.py:optax:adabelief,b1=0.8,seeds=(4,)",
+        "--config.seeds=(0,1)",
+        "--config.data_dir=data",
+        "--config.optimizer.learning_rate=1",
+        "--config.model.convolution=xla",
+        "--config.schedule.name=cosine",
+    )
+    assert config.optimizer.to_dict() == {
+        "name": "optax:adabelief",
+        "learning_rate": 1.0,
+        "b1": 0.8,
+    }
+    assert (config.seeds, config.data_dir) == ((0, 1), "data")
+    assert (config.model.convolution, config.schedule.name) == ("xla", "cosine")
+    assert config.is_locked
+
+
+def test_a_variant_sets_fields_and_composes_parts():
+    config = get_config(
+        "mnist_mlp", "heun,preconditioner=adagrad,eps=1,seeds=(1, 2),batch_size=full,l2=1"
+    )
+    assert config.optimizer.to_dict() == {
+        "name": "heun",
+        "learning_rate": 0.003,
+        "preconditioner": "adagrad",
+        "eps": 1,
+        "step_size": "fixed",
+        "momentum": 0.0,
+    }
+    assert (config.seeds, config.batch_size, config.l2) == ((1, 2), "full", 1.0)
+    assert get_config("mnist_mlp", "rk4").batch_size == 16  # the preset itself is as it was
+
+
+def test_a_step_size_rule_takes_the_place_of_the_presets_learning_rate():
+    config = get_config("mnist_mlp", "midpoint,step_size=dalr,c=2.0")
+    assert config.optimizer.learning_rate is None
+    assert (config.optimizer.step_size, config.optimizer.c) == ("dalr", 2.0)
+
+
+def test_a_tableau_of_ones_own():
+    variant = "rk,tableau={'a': ((), (0.25,)), 'b': (-1.0, 2.0), 'order': 2},total_steps=3"
+    config = get_config("digits_mlp", variant)
+    assert config.total_steps == 3
+    assert config.optimizer.to_dict()["tableau"] == {
+        "a": ((), (0.25,)),
+        "b": (-1.0, 2.0),
+        "order": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("adm", "unknown optimizer 'adm'; nearest: adam"),
+        ("", "unknown optimizer ''"),
+        ("rk4,ful", "unknown variant 'ful'; nearest: full"),
+        ("rk4,=3", "unknown variant '=3'"),
+        ("rk4,total_steps=many", "total_steps='many': a value of type int is needed"),
+        ("rk4,schedule=cosine", "schedule is a group of fields"),
+        ("rk4,full", "mnist_cnn has no preset for full-batch training"),
+    ],
+)
+def test_what_a_variant_does_not_know_it_names(variant, message):
+    with pytest.raises(ValueError, match=message):
+        get_config("mnist_cnn", variant)
+
+
+def test_configs_import_nothing_but_ml_collections():
+    program = (
+        "import sys, configs.mnist_mlp; configs.mnist_mlp.get_config('rk4_dalr,full'); "
+        "print({'jax', 'flax', 'numpy', 'rkbench', 'workloads', 'tensorflow'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"

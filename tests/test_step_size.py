@@ -1,0 +1,106 @@
+"""The step-size rules, DALR against a dense Hessian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from rkbench.errors import UserError
+from rkbench.rk import RK4, adagrad, dalr, fixed, runge_kutta
+
+
+def network_loss(params):
+    """A small network's mean cross-entropy on six fixed examples."""
+    inputs = np.random.default_rng(3).normal(size=(6, 4))
+    hidden = jnp.tanh(inputs @ params["w"])
+    logits = hidden @ params["v"] + jnp.broadcast_to(params["b"], (6, 3))
+    labels = np.eye(3)[np.arange(6) % 3]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.sum(labels * logits, axis=1))
+
+
+def network_params():
+    rng = np.random.default_rng(0)
+    shapes = {"w": (4, 5), "v": (5, 3), "b": (3,)}
+    return {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+def rule_step_size(rule, params, grad_fn):
+    return rule.step_size(jnp.zeros((), jnp.int32), params, grad_fn(params), grad_fn)
+
+
+def test_dalr_against_a_dense_hessian(x64):
+    params = network_params()
+    flat, unravel = ravel_pytree(params)
+    objective = lambda x: network_loss(unravel(x))  # noqa: E731
+    gradient, hessian = jax.jit(lambda x: (jax.grad(objective)(x), jax.hessian(objective)(x)))(flat)
+    ratio = np.linalg.norm(hessian @ gradient) / np.linalg.norm(gradient)
+    step_size = jax.jit(lambda c, p: rule_step_size(dalr(c, p), params, jax.grad(network_loss)))
+    for c, p in ((4.0, 0.8), (1.0, 0.8), (0.5, 2.0), (100.0, 1.0), (2.0, 0.0)):
+        expected = c / (1 + c / 2 * ratio**p)  # Eq. (8)
+        assert float(step_size(c, p)) == pytest.approx(expected, rel=1e-12)
+        assert expected < c
+
+
+def test_dalr_never_exceeds_its_cap_and_reaches_it_without_curvature():
+    flat = lambda x: jnp.full_like(x, 2.0)  # a constant gradient: H = 0  # noqa: E731
+    steep = lambda x: 1e8 * x  # noqa: E731
+    x = jnp.ones(3)
+    assert rule_step_size(dalr(c=3.0), x, flat) == 3.0
+    assert 0 < rule_step_size(dalr(c=3.0, p=1.0), x, steep) == pytest.approx(2e-8)
+
+
+def test_dalr_at_a_critical_point_is_its_cap():
+    minimum = jnp.zeros(3)
+    for p in (0.0, 0.8, 2.0):
+        assert rule_step_size(dalr(c=4.0, p=p), minimum, lambda x: 5.0 * x) == 4.0
+
+
+def step_of(rate, params, **parts):
+    """One compiled RK4 step: the update, flattened, and the step size taken."""
+
+    @jax.jit
+    def step(params):
+        optimizer, grad_fn = runge_kutta(RK4, rate, **parts), jax.grad(network_loss)
+        state = optimizer.init(params)
+        updates, state = optimizer.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        return ravel_pytree(updates)[0], state.step_size
+
+    return step(params)
+
+
+def test_rk4_dalr_step_is_the_rk4_step_of_that_size(x64):
+    updates, h = step_of(dalr(4.0, 0.8), network_params())
+    expected, _ = step_of(float(h), network_params())
+    np.testing.assert_allclose(updates, expected, rtol=1e-12)
+
+
+def test_dalr_with_a_preconditioner_measures_the_loss_itself(x64):
+    _, plain = step_of(dalr(4.0, 0.8), network_params())
+    _, preconditioned = step_of(dalr(4.0, 0.8), network_params(), preconditioner=adagrad(0.1))
+    assert float(preconditioned) == pytest.approx(float(plain), rel=1e-14)
+
+
+def test_dalr_with_traced_c_and_p():
+    x, grad_fn = jnp.ones(2), lambda x: 3.0 * x
+    found = jax.jit(lambda c, p: rule_step_size(dalr(c, p), x, grad_fn))(2.0, 1.0)
+    assert float(found) == pytest.approx(2 / (1 + 3), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda: dalr(c=0.0), "c must be a finite number > 0"),
+        (lambda: dalr(c=-1.0), "c must be a finite number > 0"),
+        (lambda: dalr(c=np.inf), "c must be a finite number > 0"),
+        (lambda: dalr(p=-0.1), "p must be a finite number >= 0"),
+        (lambda: dalr(p=np.nan), "p must be a finite number >= 0"),
+        (lambda: fixed(-0.1), "learning_rate must be a finite number >= 0"),
+        (lambda: fixed(np.nan), "learning_rate must be a finite number >= 0"),
+        (lambda: fixed("fast"), "learning_rate must be a finite number >= 0, not 'fast'"),
+        (lambda: fixed(np.ones(2)), "learning_rate must be a finite number >= 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(rule, message):
+    with pytest.raises(UserError, match=message):
+        rule()

@@ -1,0 +1,308 @@
+"""The trainer end to end on the embedded digits: resume, divergence, seeds, refusals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import rkbench.train
+from configs import digits_mlp
+from rkbench import metrics
+from rkbench.checkpoint import Checkpoints
+from rkbench.errors import UserError
+from rkbench.experiment import Experiment
+from rkbench.train import train_and_evaluate
+from rkbench.train_step import Program
+
+pytestmark = pytest.mark.standard_promotion
+
+SETTINGS = {
+    "total_steps": 60,
+    "eval_every_steps": 20,
+    "checkpoint_every_steps": 15,
+    "log_every_steps": 7,
+    "tensorboard": False,
+}
+CLOCKS = ("wall_time", "seconds")
+
+
+def config(variant="rk4_momentum", **changes):
+    result = digits_mlp.get_config(variant)
+    result.model.hidden_sizes = (16,)
+    result.update(SETTINGS | changes)
+    return result.lock()
+
+
+def log(workdir):
+    """The log without the clock."""
+    lines = metrics.read(pathlib.Path(workdir) / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
+
+
+def outcomes(record):
+    """A run record's results without the clock."""
+    seeds = [{k: v for k, v in seed.items() if k not in CLOCKS} for seed in record["seeds"]]
+    return seeds, record["status"], record["steps"], record["grad_evals"]
+
+
+def final_state(workdir, configuration, seed=0):
+    experiment = Experiment.from_config(configuration)
+    checkpoints = Checkpoints(pathlib.Path(workdir).absolute() / "checkpoints" / f"seed-{seed}")
+    restored = checkpoints.restore(experiment.program.init((seed,)))
+    checkpoints.close()
+    assert restored is not None
+    assert restored.step == configuration.total_steps
+    return restored.state
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle: nothing catches it."""
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """interrupt(n): the n-th call of the compiled program from now on raises `Killed`."""
+    advance = Program.advance
+
+    def after(calls):
+        left = [calls]
+
+        def interrupted(self, *arguments):
+            left[0] -= 1
+            if left[0] == 0:
+                monkeypatch.setattr(Program, "advance", advance)
+                raise Killed
+            return advance(self, *arguments)
+
+        monkeypatch.setattr(Program, "advance", interrupted)
+
+    return after
+
+
+@pytest.mark.parametrize(
+    ("variant", "calls"), [("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, interrupt, variant, calls
+):
+    one, other = tmp_path / "one", tmp_path / "other"
+    configuration = config(variant, seeds=(0, 1))
+    uninterrupted = train_and_evaluate(configuration, one)
+    interrupt(calls)
+    with pytest.raises(Killed):
+        train_and_evaluate(configuration, other)
+    resumed = train_and_evaluate(configuration, other)
+    assert outcomes(resumed) == outcomes(uninterrupted)
+    assert log(other) == log(one)
+    for seed in (0, 1):
+        assert_same_bits(*(final_state(d, configuration, seed) for d in (one, other)))
+
+
+def test_grouping_steps_into_calls_changes_no_bit(tmp_path, monkeypatch):
+    configuration = config("rk4")
+    train_and_evaluate(configuration, tmp_path / "grouped")
+    monkeypatch.setattr(rkbench.train, "MAX_STEPS_PER_DISPATCH", 1)
+    train_and_evaluate(configuration, tmp_path / "single")
+    assert log(tmp_path / "single") == log(tmp_path / "grouped")
+
+
+def test_the_log_holds_each_event_once_and_in_order(tmp_path):
+    record = train_and_evaluate(config("rk4"), tmp_path)
+    lines = log(tmp_path)
+    evaluated = [line["step"] for line in lines if "test/accuracy" in line]
+    logged = [line["step"] for line in lines if "batch/loss" in line]
+    assert evaluated == [0, 20, 40, 60]
+    assert logged == [7, 14, 21, 28, 35, 42, 49, 56]
+    assert all(line["grad_evals"] == 4 * line["step"] for line in lines)
+    best = max(line["test/accuracy"] for line in lines if "test/accuracy" in line)
+    assert record["seeds"][0]["best_test_accuracy"] == best
+    assert record["seeds"][0]["final_test_accuracy"] == lines[-1]["test/accuracy"]
+    assert record == json.loads((tmp_path / "run.json").read_text())
+
+
+def test_a_finished_run_is_not_repeated_and_further_seeds_are_added(tmp_path, monkeypatch):
+    first = train_and_evaluate(config(seeds=(0,)), tmp_path)
+    lines = log(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "advance", None)
+        assert train_and_evaluate(config(seeds=(0,)), tmp_path)["seeds"] == first["seeds"]
+    both = train_and_evaluate(config(seeds=(0, 1)), tmp_path)
+    assert both["seeds"][0] == first["seeds"][0]
+    assert [seed["seed"] for seed in both["seeds"]] == [0, 1]
+    assert log(tmp_path)[: len(lines)] == lines
+
+
+def test_one_compilation_serves_all_seeds(tmp_path):
+    assert train_and_evaluate(config(seeds=(0, 1, 2)), tmp_path)["compilations"] == 1
+
+
+def test_seeds_differ_but_optimizers_share_initial_parameters_and_batches(tmp_path):
+    for name in ("adam", "sgd"):
+        train_and_evaluate(config(name, seeds=(0, 1)), tmp_path / name)
+    start = {
+        (name, line["seed"]): line["test/loss"]
+        for name in ("adam", "sgd")
+        for line in log(tmp_path / name)
+        if line["step"] == 0
+    }
+    assert start["adam", 0] == start["sgd", 0] != start["adam", 1] == start["sgd", 1]
+
+
+def test_seeds_under_vmap_follow_the_same_curves(tmp_path):
+    apart = config("rk4", seeds=(3, 5))
+    together = config("rk4", seeds=(3, 5), vectorize_seeds="on")
+    train_and_evaluate(apart, tmp_path / "apart")
+    train_and_evaluate(together, tmp_path / "together")
+
+    def by_seed(workdir):
+        return sorted(log(workdir), key=lambda line: (line["seed"], line["step"], len(line)))
+
+    for one, other in zip(by_seed(tmp_path / "apart"), by_seed(tmp_path / "together"), strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            # 60 steps of float32: sums in another order differ in the last digits.
+            assert one[name] == pytest.approx(other[name], rel=2e-3, abs=2e-3), name
+
+
+def test_single_steps_follow_the_same_curve_as_the_loop(tmp_path):
+    train_and_evaluate(config("rk4"), tmp_path / "loop")
+    train_and_evaluate(config("rk4", compiled_loops="off"), tmp_path / "single")
+    for one, other in zip(log(tmp_path / "loop"), log(tmp_path / "single"), strict=True):
+        assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
+
+
+def test_full_batch_in_chunks_follows_the_same_curve(tmp_path):
+    whole = config("rk4_dalr", batch_size="full", total_steps=20)
+    chunked = config("rk4_dalr", batch_size="full", physical_batch_size=100, total_steps=20)
+    train_and_evaluate(whole, tmp_path / "whole")
+    train_and_evaluate(chunked, tmp_path / "chunked")
+    for one, other in zip(log(tmp_path / "whole"), log(tmp_path / "chunked"), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
+
+
+def test_a_diverged_seed_is_a_result_and_the_others_go_on(tmp_path):
+    # At this rate gradient descent explodes at once, whatever the seed.
+    record = train_and_evaluate(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path)
+    assert record["status"] == "diverged"
+    for entry in record["seeds"]:
+        assert entry["status"] == "diverged"
+        assert 1 < entry["steps"] < 10
+        assert entry["final_test_accuracy"] is None
+        last = [line for line in log(tmp_path) if line["seed"] == entry["seed"]][-1]
+        assert last["step"] == entry["steps"]
+        assert last["batch/loss"] is None
+    assert train_and_evaluate(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path) == record
+
+
+def test_an_exception_is_recorded_and_the_run_resumes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "advance", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_and_evaluate(config(), tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "ZeroDivisionError" in record["error"]
+    record = train_and_evaluate(config(), tmp_path)
+    assert record["status"] == "done"
+    assert "error" not in record
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path):
+    train_and_evaluate(config(), tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UserError, match=r"optimizer\.momentum: 0\.9 -> 0\.5"):
+        train_and_evaluate(config("rk4_momentum,momentum=0.5"), tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"total_steps": 0}, "total_steps=0"),
+        ({"total_steps": -5}, "total_steps=-5"),
+        ({"batch_size": 2_000}, "batch_size=2000 must lie between 1 and the 1297"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "ful"}, "batch_size='ful'"),
+        ({"seeds": ()}, "seeds=()"),
+        ({"seeds": (1, 1)}, "twice"),
+        ({"seeds": (-1,)}, "-1"),
+        ({"workload": "digits"}, "unknown workload 'digits'; nearest: digits_mlp"),
+        ({"compiled_loops": "yes"}, "unknown compiled_loops 'yes'"),
+        ({"input_scaling": "units"}, "unknown input_scaling 'units'; nearest: unit"),
+        ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin'; nearest: cosine"),
+        ({"optimizer": {"name": "rk5"}}, "unknown optimizer 'rk5'; nearest: rk"),
+        ({"optimizer": {"momentum": 1.5}}, "momentum"),
+        ({"optimizer": {"learning_rate": -0.1}}, "learning_rate"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, changes, message):
+    workdir = tmp_path / "run"
+    with pytest.raises(UserError) as raised:
+        train_and_evaluate(config(**changes), workdir)
+    assert message in str(raised.value)
+    assert not workdir.exists()
+
+
+ENTRY = """
+import sys
+from configs import digits_mlp
+from rkbench.train import train_and_evaluate
+config = digits_mlp.get_config("rk4_momentum")
+config.model.hidden_sizes = (16,)
+config.update(dict(total_steps=3000, eval_every_steps=20, checkpoint_every_steps=40,
+                   log_every_steps=7, tensorboard=False))
+train_and_evaluate(config.lock(), sys.argv[1])
+"""
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-c", ENTRY, str(workdir)],
+        cwd=pathlib.Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+def wait_for_lines(workdir, lines, process):
+    deadline = time.monotonic() + 120
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_kill_9_and_the_same_command_again(tmp_path):
+    uninterrupted = start(tmp_path / "one")
+    assert uninterrupted.wait() == 0
+    for lines in (5, 200, 420):
+        process = start(tmp_path / "other")
+        wait_for_lines(tmp_path / "other", lines, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "other").wait() == 0
+    assert log(tmp_path / "other") == log(tmp_path / "one")
+    records = [json.loads((tmp_path / d / "run.json").read_text()) for d in ("one", "other")]
+    assert outcomes(records[0]) == outcomes(records[1])
+
+
+def test_a_second_process_on_one_workdir_is_refused(tmp_path):
+    process = start(tmp_path)
+    wait_for_lines(tmp_path, 5, process)
+    with pytest.raises(UserError, match="in use by another process"):
+        train_and_evaluate(config(), tmp_path)
+    process.kill()
+    process.wait()
