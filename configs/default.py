@@ -12,13 +12,10 @@ def get_config() -> ConfigDict:
 
     # Data and model
     config.workload = "digits_mlp"  # see `rkbench list`
-    config.data_dir = config_dict.placeholder(
-        str
-    )  # TFDS folder; None: $TFDS_DATA_DIR, else TFDS's default
+    # the TFDS folder; None: $TFDS_DATA_DIR, else TFDS's default
+    config.data_dir = config_dict.placeholder(str)
     config.model = ConfigDict()  # the model's own fields, set by the preset
-    config.input_scaling = (
-        "unit"  # "raw": pixels as stored; "unit": [0, 1]; "standardized": mean 0, std 1
-    )
+    config.input_scaling = "unit"  # [0, 1]; "raw": as stored; "standardized": mean 0, std 1
     config.l2 = 0.0  # factor of the penalty 0.5 * l2 * ||w||^2 over parameters of rank >= 2
     config.label_smoothing = 0.0  # mass of the target spread evenly over all classes, in [0, 1)
 
@@ -39,10 +36,8 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 10
     config.checkpoint_every_steps = 1_000
     config.log_every_steps = 10  # training loss, gradient norm and learning rate of the step
-    config.train_eval_size = (
-        2_000  # first examples of the training set to evaluate; the test set is whole
-    )
-    config.eval_batch_size = 2_000  # examples evaluated at once; changes speed and memory only
+    config.train_eval_size = 2_000  # training examples to evaluate; of the test set all
+    config.eval_batch_size = 250  # examples at once: small batches stay in a CPU's cache
     config.tensorboard = True  # also write TensorBoard event files
 
     # Execution: changes speed, not what is computed

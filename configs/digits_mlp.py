@@ -1,8 +1,8 @@
 """scikit-learn's 8x8 digits, two hidden layers of 64 relu units, batch 32: needs no download.
 
 Reference: none in the paper; the embedded default, for a first look and for tests.
-Expected: TODO
-Cost on 2 CPU cores: TODO
+Expected: best test accuracy 98.0 % +- 0.1 with Adam, 97.8 % +- 0.1 with RK4 (measured, 5 seeds).
+Cost on 2 CPU cores: 0.3 s of training a seed, 8 s with start-up and compilation.
 Command: `python -m rkbench.main --config=configs/digits_mlp.py:rk4 --workdir=DIR`.
 
 Choices: pixels in [0, 1]; 1,297 images to train on, so 1,000 steps of 32 are 25 epochs; the
@@ -29,10 +29,10 @@ PRESETS = {
     "rk4": {"learning_rate": 0.5},
     "rk4_38": {"learning_rate": 0.5},
     "rk": {"learning_rate": 0.5, "tableau": "rk4"},
-    "rk4_adagrad": {"learning_rate": 0.1, "eps": 0.1},
-    "rk4_modified_adagrad": {"learning_rate": 0.1},
-    "rk4_natural": {"learning_rate": 0.5},
-    "rk4_dalr": {"c": 1.0, "p": 0.8},
+    "rk4_adagrad": {"learning_rate": 0.2, "eps": 0.1},
+    "rk4_modified_adagrad": {"learning_rate": 0.3},
+    "rk4_natural": {"learning_rate": 1.0},
+    "rk4_dalr": {"c": 4.0, "p": 0.8},
     "rk4_momentum": {"learning_rate": 0.05, "momentum": 0.9},
 }
 

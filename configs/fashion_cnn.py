@@ -11,8 +11,7 @@ Where the paper is silent:
   no pooling.
 - "Weight decay factor": an L2 penalty in the loss over parameters of rank >= 2, as in init2winit.
 - Input scaling: [0, 1], as in init2winit's pipeline.
-- Evaluation: every 100 steps (the paper: every 10; one evaluation costs as much as EVAL steps
-  of SGD here).
+- Evaluation: every 100 steps (the paper: every 10; one costs about 50 steps of SGD on a CPU).
 - Batch size and L2 of the methods the paper does not run: RK4's, 64 and none, for the Runge-Kutta
   methods; the baseline's for the others. Their learning rates stand below with their reasons.
 """
@@ -21,7 +20,9 @@ from ml_collections import ConfigDict
 
 from configs import common, default
 
-_BASELINE = {"l2": 0.0005, "batch_size": 512}  # D.5
+# D.5; in chunks of 64, which stay in a CPU's cache, a step takes half the time (measured). On an
+# accelerator physical_batch_size=0 is faster.
+_BASELINE = {"l2": 0.0005, "batch_size": 512, "physical_batch_size": 64}
 
 PRESETS = {
     "momentum": {"learning_rate": 0.01, "momentum": 0.9, **_BASELINE},  # D.5
@@ -41,8 +42,8 @@ PRESETS = {
     "sgd": {"learning_rate": 0.1, **_BASELINE},
     # optax's customary 0.001
     "adam": {"learning_rate": 0.001, **_BASELINE},
-    "adamw": {"learning_rate": 0.001, "batch_size": 512},  # its own weight decay instead of L2
-    "nadamw": {"learning_rate": 0.001, "batch_size": 512},
+    "adamw": {"learning_rate": 0.001, **_BASELINE, "l2": 0.0},  # its own weight decay instead
+    "nadamw": {"learning_rate": 0.001, **_BASELINE, "l2": 0.0},
     # not run by the paper and not tuned here
     "rk4_adagrad": {"learning_rate": 0.03, "eps": 0.1},
     "rk4_modified_adagrad": {"learning_rate": 0.03},
@@ -64,6 +65,7 @@ def get_config(variant: str = "momentum") -> ConfigDict:
     config.model["convolution"] = "auto"  # "xla", "matmul"; auto: matmul on a CPU, faster there
     config.input_scaling = "unit"
     config.batch_size = 64
+    config.eval_batch_size = 50  # on a CPU faster than larger ones
     config.eval_every_steps = 100
     config.log_every_steps = 100
     return common.with_variant(config, variant, PRESETS)

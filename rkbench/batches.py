@@ -1,8 +1,8 @@
 """Which examples make up the batch of a step: a pure function of (seed, step).
 
-The stream of examples is one fresh permutation of the training set after another, cut into batches;
-a batch may therefore end one epoch and begin the next, and in every epoch each example is seen exactly
-once, whatever the batch size. Nothing is stored, so resuming costs nothing.
+The stream of examples is one fresh permutation of the training set after another, cut into
+batches; a batch may therefore end one epoch and begin the next, and in every epoch each example is
+seen exactly once, whatever the batch size. Nothing is stored, so resuming costs nothing.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What all commands share: errors as one line and exit code 2, and flags that explain themselves."""
+"""What all commands share: errors as one line and exit code 2, and flags that explain."""
 
 import contextlib
 import pathlib
@@ -45,7 +45,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _find_config(argument: str) -> str:
-    """`--config=configs/x.py:variant` with the installed file where the working directory has none."""
+    """`--config=configs/x.py:variant`, with the installed file where there is none of that path."""
     match = _CONFIG.fullmatch(argument)
     if match is None:
         return argument

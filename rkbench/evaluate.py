@@ -24,9 +24,13 @@ class Split(NamedTuple):
     batches: PyTree
     weights: jax.Array  # 1 for an example, 0 for the padding of the last batch
 
+    def batch(self, i: int) -> tuple[PyTree, jax.Array]:
+        """The i-th batch and its weights."""
+        return jax.tree.map(lambda leaf: leaf[i], self.batches), self.weights[i]
+
 
 def cut(arrays: dict[str, np.ndarray], batch_size: int) -> Split:
-    """Cuts the arrays (leading axis: examples) into batches, padding the last with its first row."""
+    """Cuts arrays (leading axis: examples) into batches; the first row pads the last one."""
     examples = len(next(iter(arrays.values())))
     batch_size = min(batch_size, examples)
     padding = -examples % batch_size
@@ -62,8 +66,8 @@ class Evaluator:
             sums = self._function(params, model_state, *split)
         else:
             parts = [
-                self._function(params, model_state, jax.tree.map(lambda x: x[i], split.batches), w)
-                for i, w in enumerate(split.weights)
+                self._function(params, model_state, batch, weights)
+                for batch, weights in map(split.batch, range(len(split.weights)))
             ]
             sums = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
         loss, correct, count = (np.asarray(leaf, np.float64) for leaf in jax.device_get(sums))

@@ -1,4 +1,4 @@
-"""A config made ready: workload, optimizer, schedule and sizes, all checked before anything is written."""
+"""A config made ready: workload, optimizer, schedule and sizes, checked before all else."""
 
 import dataclasses
 import functools
@@ -35,8 +35,8 @@ class Experiment:
     seed_groups: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_config(cls, config) -> "Experiment":
-        """Builds and checks everything.
+    def from_config(cls, config, dataset=None) -> "Experiment":
+        """Builds and checks everything; `dataset` takes the place of the workload's own.
 
         Raises:
           UserError: a value that cannot work, with the valid ones.
@@ -47,7 +47,7 @@ class Experiment:
         compilation.compiled_loops(config.compiled_loops, convolves=False)
         rates = _learning_rates(config)
         check_optimizer(config.optimizer, rates)
-        workload = workloads.create(config)
+        workload = workloads.create(config, dataset)
         seeds = tuple(config.seeds)
         return cls(
             config,
@@ -83,7 +83,7 @@ class Experiment:
 
     @functools.cached_property
     def splits(self) -> dict[str, Split]:
-        """The evaluated splits: the first `train_eval_size` training examples, and the whole test set."""
+        """What is evaluated: the first `train_eval_size` training examples and the test set."""
         size = self.config.train_eval_size
         train = {name: array[:size] for name, array in self.workload.train.items()}
         splits = {"train": train, "test": self.workload.test}

@@ -76,7 +76,7 @@ class Objective:
         return jnp.sum(losses * weights), state
 
     def _sum_over_chunks(self, function: Callable, params: PyTree) -> tuple[PyTree, PyTree]:
-        """The sum over the chunks of function(params, state, indices, weights), and the last state."""
+        """The sum over chunks of function(params, state, indices, weights), and the last state."""
         if not self._chunked:
             weights = jnp.ones(len(self.indices))
             return function(params, self.model_state, self.indices, weights)

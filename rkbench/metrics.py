@@ -23,7 +23,7 @@ class JsonLinesWriter:
     """
 
     def __init__(self, path: pathlib.Path):
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes one line."""

@@ -28,8 +28,9 @@ def hyperparameters(name: str | Tableau, **given: Any) -> dict[str, Any]:
     """The keywords `create` accepts for this optimizer beside `learning_rate`, with defaults.
 
     Runge-Kutta methods take the keywords of the parts that are chosen, so parts in `given` count:
-    `hyperparameters("rk4", preconditioner="adagrad")` has `eps`, `hyperparameters("rk4")` has not.
-    A keyword without a default has `inspect.Parameter.empty`.
+    `hyperparameters("rk4", preconditioner="adagrad")` has `eps`, `hyperparameters("rk4")` has not,
+    and both can be given to `create` as they are. A keyword without a default has
+    `inspect.Parameter.empty`.
     """
     return _entry(name).hyperparameters(**given)
 

@@ -1,7 +1,7 @@
 """Figures as specifications, drawn by one function.
 
-A figure is data: panels, each with curves of runs, a metric and an axis. Nothing here knows a run or
-an optimizer by name.
+A figure is data: panels, each with curves of runs, a metric and an axis. Nothing here knows a run
+or an optimizer by name.
 """
 
 import csv

@@ -9,8 +9,8 @@ import tqdm
 class Progress:
     """Reports one group of seeds.
 
-    On a terminal: a bar with steps a second, the last loss and accuracy, and the remaining time. Else
-    one line at the start and end and at most one every `SECONDS_BETWEEN_LINES` seconds.
+    On a terminal: a bar with steps a second, the last loss and accuracy, and the remaining time.
+    Else a line at the end and at most one every `SECONDS_BETWEEN_LINES` seconds.
     """
 
     SECONDS_BETWEEN_LINES = 10.0

@@ -78,6 +78,6 @@ class Run:
         return Curve(np.nanmean(x, axis=0), values)
 
     def outcomes(self, field: str) -> np.ndarray:
-        """A field of each seed's entry in run.json that is not null: float64 [seeds that have it]."""
+        """A field of the seeds' entries in run.json, float64, without those that are null."""
         values = [entry[field] for entry in self.record["seeds"]]
         return np.array([value for value in values if value is not None], np.float64)

@@ -51,11 +51,11 @@ class RungeKuttaMethod:
         } | {"momentum": momentum}
 
     def hyperparameters(self, **given: Any) -> dict[str, Any]:
-        """The keywords that have an effect with the parts in `given`, and their defaults."""
+        """The keywords that have an effect with the parts in `given`: these, else the defaults."""
         open_parts = {key: given.get(key, default) for key, default in self._open.items()}
         parts = {**self._chosen, **open_parts}
         keywords = {key: keyword.default for key, keyword in part_keywords(parts).items()}
-        return {**self._open, **keywords}
+        return {**open_parts, **keywords}
 
     def create(
         self, learning_rate: Any, unroll_stages: bool | None, given: Mapping[str, Any]

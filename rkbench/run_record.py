@@ -21,7 +21,8 @@ Record = dict[str, Any]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
 
-# Where the data lies, how a run is reported and which other seeds there are change no number of a seed.
+# Where the data lies, how a run is reported and which other seeds there are: no seed's numbers
+# depend on these.
 _NOT_IDENTITY = ("data_dir", "seeds", "tensorboard")
 
 
@@ -31,7 +32,7 @@ def plain_config(config) -> Record:
 
 
 def identity(config: Record) -> Record:
-    """The fields that decide the numbers of a seed: two configs that share them can share a folder."""
+    """The fields that decide a seed's numbers: configs that agree in them can share a folder."""
     return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
 
 

@@ -56,7 +56,8 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
         raise errors.unknown("schedule", schedule.name, _SCHEDULES)
     if schedule.name == "warmup_cosine" and not 0 <= schedule.warmup_steps < total_steps:
         raise errors.UserError(
-            f"schedule.warmup_steps={schedule.warmup_steps} must lie in [0, total_steps={total_steps})"
+            f"schedule.warmup_steps={schedule.warmup_steps} must lie between 0 and "
+            f"total_steps={total_steps}, the end left out"
         )
     function = _SCHEDULES[schedule.name](
         learning_rate, total_steps, schedule.warmup_steps, schedule.end_factor

@@ -11,9 +11,9 @@ def of_seed(
 ) -> Record:
     """One seed's entry of run.json from the records of metrics.jsonl.
 
-    `best_test_accuracy` is the largest over all evaluations, at the first step that reaches it: it is
-    selected on the test set, as in the paper; `final_test_accuracy` is that of the last step, None
-    for a seed that diverged.
+    `best_test_accuracy` is the largest over all evaluations, at the first step that reaches it: it
+    is selected on the test set, as in the paper; `final_test_accuracy` is that of the last step,
+    None for a seed that diverged.
 
     Args:
       records: all records of the run.
@@ -62,8 +62,8 @@ def text(record: Record) -> str:
         else:
             outcome = f"final test accuracy {_percent(entry['final_test_accuracy'])}"
         lines.append(
-            f"seed {entry['seed']}: {outcome}, best {_percent(entry['best_test_accuracy'])} at step "
-            f"{entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
+            f"seed {entry['seed']}: {outcome}, best {_percent(entry['best_test_accuracy'])} at "
+            f"step {entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
             f"{entry['seconds']:.1f} s of training"
         )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """TensorBoard event files and log lines through CLU, written behind the training.
 
 Importing CLU's writers imports TensorFlow, which takes many seconds; a thread of low priority does
-it while the first steps run. The event files are made from the records of `metrics.jsonl`: a resumed
-run starts them again, so that they never hold a step that the run did not reach.
+it while the first steps run. The event files are made from the records of `metrics.jsonl`: a
+resumed run starts them again, so that they never hold a step that the run did not reach.
 """
 
 import os

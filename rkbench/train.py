@@ -1,4 +1,4 @@
-"""The trainer: `train_and_evaluate(config, workdir)` runs a config to its end, from wherever it stands.
+"""The trainer: `train_and_evaluate(config, workdir)` runs a config to its end, from where it is.
 
 A run is a list of groups of seeds; a group goes from event to event (evaluation, checkpoint), and
 between two events the device is busy with compiled steps. Events lie at fixed steps and a resumed

@@ -19,12 +19,13 @@ from rkbench.batches import batch_indices
 from rkbench.gradients import Objective
 
 PyTree = Any
+Scalars = jax.Array | np.ndarray  # on the device, or fetched
 
 MAX_STEPS_PER_DISPATCH = 256
 
 
 class TrainState(NamedTuple):
-    """All that a step reads and writes; with several seeds every leaf has a leading axis for them."""
+    """All that a step reads and writes; with several seeds leaves have a leading axis for them."""
 
     params: PyTree
     model_state: PyTree  # batch-norm statistics and the like
@@ -34,10 +35,10 @@ class TrainState(NamedTuple):
 class StepMetrics(NamedTuple):
     """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
 
-    loss: jax.Array  # of the step's batch, with the penalty, float32
-    grad_norm: jax.Array  # || grad L(theta_n) ||, float32
-    learning_rate: jax.Array  # h_n, float32
-    grad_evals: jax.Array  # spent up to and including this step, int32
+    loss: Scalars  # of the step's batch, with the penalty, float32
+    grad_norm: Scalars  # || grad L(theta_n) ||, float32
+    learning_rate: Scalars  # h_n, float32
+    grad_evals: Scalars  # spent up to and including this step, int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,17 +157,18 @@ class Program:
         self._jitted = jax.jit(_loop(function) if loop else function, donate_argnums=0)
         self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
         self.compilations = 0
-        self._compiled = None
+        self._compiled: jax.stages.Compiled | None = None
 
     def init(self, seeds: Sequence[int]) -> TrainState:
         """The state of these seeds before the first step."""
         return self._init(self._keys(seeds))
 
-    def compile(self, state: TrainState, seeds: Sequence[int]) -> None:
-        """Compiles ahead, so that no timed step pays for it; a second call does nothing."""
+    def compile(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Compiled:
+        """Compiles ahead, so that no timed step pays for it; a second call compiles nothing."""
         if self._compiled is None:
             self._compiled = self.lower(state, seeds).compile()
             self.compilations += 1
+        return self._compiled
 
     def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
         """The program traced and lowered, for whoever wants to look at it."""
@@ -186,16 +188,15 @@ class Program:
         Returns:
           The state after them and their metrics, leaves of shape [>= steps] or [>= steps, seeds].
         """
-        self.compile(state, seeds)
-        return self._advance(state, seeds, first_step, steps)
+        return self._advance(self.compile(state, seeds), state, seeds, first_step, steps)
 
-    def _looped(self, state, seeds, first_step, steps):
-        return self._compiled(state, *self._arguments(seeds, first_step, steps))
+    def _looped(self, compiled, state, seeds, first_step, steps):
+        return compiled(state, *self._arguments(seeds, first_step, steps))
 
-    def _dispatched(self, state, seeds, first_step, steps):
+    def _dispatched(self, compiled, state, seeds, first_step, steps):
         history = []
         for step in range(first_step, first_step + steps):
-            state, metrics = self._compiled(state, *self._arguments(seeds, step, 1))
+            state, metrics = compiled(state, *self._arguments(seeds, step, 1))
             history.append(metrics)
         return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 

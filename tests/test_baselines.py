@@ -1,5 +1,7 @@
 """NAdamW against a NumPy reference, and how evaluations are counted."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,15 @@ import pytest
 from rkbench import optimizers
 from rkbench.baselines import count_grad_evals
 
-HYPERPARAMETERS = {"b1": 0.9414, "b2": 0.9768, "eps": 1e-8, "weight_decay": 0.02}  # the paper's
+# optax types updates and states as wide unions; here they are what they are.
+create: Any = optimizers.create
+
+HYPERPARAMETERS: Any = {
+    "b1": 0.9414,
+    "b2": 0.9768,
+    "eps": 1e-8,
+    "weight_decay": 0.02,
+}  # the paper's
 
 
 def numpy_nadamw(x, gradient, rate, steps, b1, b2, eps, weight_decay):
@@ -37,7 +47,7 @@ def trajectory(optimizer, x, gradient, steps):
 
 def test_nadamw_against_numpy(x64):
     x, gradient = np.array([1.0, -2.0, 0.3]), lambda x: x**3 - 0.2 * x
-    found = trajectory(optimizers.create("nadamw", 0.05, **HYPERPARAMETERS), x, gradient, 6)
+    found = trajectory(create("nadamw", 0.05, **HYPERPARAMETERS), x, gradient, 6)
     expected = numpy_nadamw(x, gradient, 0.05, 6, **HYPERPARAMETERS)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
@@ -46,7 +56,7 @@ def test_nadamw_against_numpy(x64):
 def test_nadamw_is_not_the_one_of_optax(x64):
     x, gradient = np.array([1.0, -2.0, 0.3]), lambda x: x**3 - 0.2 * x
     ours, theirs = (
-        trajectory(optimizers.create(name, 0.05, **HYPERPARAMETERS), x, gradient, 6)
+        trajectory(create(name, 0.05, **HYPERPARAMETERS), x, gradient, 6)
         for name in ("nadamw", "optax:nadamw")
     )
     assert np.abs(ours[0] - theirs[0]).max() > 0.01  # of a first step of about 0.05 to 0.1
@@ -56,7 +66,7 @@ def test_nadamw_is_not_the_one_of_optax(x64):
 
 def test_nadamw_keeps_bfloat16():
     params = jnp.full((3,), 2.0, jnp.bfloat16)
-    optimizer = optimizers.create("nadamw", 0.05)
+    optimizer = create("nadamw", 0.05)
     updates, state = optimizer.update(params, optimizer.init(params), params)
     assert updates.dtype == jnp.bfloat16
     assert optax.tree.get(state, "mu").dtype == jnp.bfloat16
@@ -67,7 +77,7 @@ def test_only_the_extra_arguments_asked_for_are_passed_on():
         return extra_args, state
 
     inner = optax.GradientTransformationExtraArgs(lambda params: (), update)
-    counted = count_grad_evals(inner, extra_args={"loss": "value"})
+    counted: Any = count_grad_evals(inner, extra_args={"loss": "value"})
     passed, state = counted.update(None, counted.init(None), value=3, grad_fn=4)
     assert passed == {"loss": 3}
     assert state.grad_evals == 1
@@ -83,7 +93,7 @@ def test_line_search_counts_its_trial_steps():
         jax.debug.callback(lambda: calls.append(1))
         return objective(x)
 
-    optimizer, x = optimizers.create("optax:lbfgs"), jnp.array([1.0, -0.5])
+    optimizer, x = create("optax:lbfgs"), jnp.array([1.0, -0.5])
     state = optimizer.init(x)
     value, gradient = jax.value_and_grad(objective)(x)
     extras = {"value": value, "grad": gradient, "value_fn": counted, "grad_fn": jax.grad(counted)}

@@ -64,7 +64,11 @@ def test_a_bad_value_that_only_the_trainer_knows_is_one_line_too(tmp_path):
 
 @pytest.mark.parametrize("missing", ["--config=", "--workdir="])
 def test_what_is_missing_is_named(tmp_path, missing):
-    flags = [f for f in ("--config=configs/digits_mlp.py:rk4", f"--workdir={tmp_path}") if missing not in f]
+    flags = [
+        f
+        for f in ("--config=configs/digits_mlp.py:rk4", f"--workdir={tmp_path}")
+        if missing not in f
+    ]
     result = command("rkbench.main", *flags)
     assert result.returncode == 2
     assert f"{missing.rstrip('=')} is missing" in result.stderr
@@ -138,4 +142,7 @@ def test_commands_that_only_print_import_nothing_heavy(arguments, shown):
 def test_an_unknown_command(tmp_path):
     result = command("rkbench.cli", "trian")
     assert result.returncode == 2
-    assert result.stderr == "rkbench: error: unknown command 'trian'; nearest: train, list, bench, quickstart\n"
+    assert (
+        result.stderr
+        == "rkbench: error: unknown command 'trian'; nearest: train, list, bench, quickstart\n"
+    )

@@ -1,21 +1,20 @@
 """Workloads by name: `create(config)` builds one, `names()` lists them without importing JAX.
 
-To add one, write a factory `(name, config) -> Workload` here and give it a row in `_FACTORIES`.
+To add one, write a factory `(name, dataset, config) -> Workload` here and give it a row in
+`_WORKLOADS`.
 """
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workloads.base import Workload
+    from workloads.datasets import ArrayDataset
 
 
-def _mlp(dataset_name: str, name: str, config: Any) -> "Workload":
-    from workloads import datasets
+def _mlp(name: str, dataset: "ArrayDataset", config: Any) -> "Workload":
     from workloads.image_classification import ImageClassification, input_scaling
     from workloads.models.mlp import MLP
 
-    dataset = datasets.load(dataset_name, config.data_dir)
     return ImageClassification(
         name=name,
         dataset=dataset,
@@ -27,14 +26,12 @@ def _mlp(dataset_name: str, name: str, config: Any) -> "Workload":
     )
 
 
-def _cnn(dataset_name: str, name: str, config: Any) -> "Workload":
-    from workloads import datasets
+def _cnn(name: str, dataset: "ArrayDataset", config: Any) -> "Workload":
     from workloads.image_classification import ImageClassification, input_scaling
     from workloads.models import convolution
     from workloads.models.cnn import CNN
 
     convolve = convolution.choose(config.model.convolution)
-    dataset = datasets.load(dataset_name, config.data_dir)
     return ImageClassification(
         name=name,
         dataset=dataset,
@@ -48,29 +45,34 @@ def _cnn(dataset_name: str, name: str, config: Any) -> "Workload":
     )
 
 
-_FACTORIES = {
-    "digits_mlp": functools.partial(_mlp, "digits"),
-    "fashion_cnn": functools.partial(_cnn, "fashion_mnist"),
-    "fashion_mlp": functools.partial(_mlp, "fashion_mnist"),
-    "mnist_cnn": functools.partial(_cnn, "mnist"),
-    "mnist_mlp": functools.partial(_mlp, "mnist"),
+_WORKLOADS = {  # name: (dataset, factory)
+    "digits_mlp": ("digits", _mlp),
+    "fashion_cnn": ("fashion_mnist", _cnn),
+    "fashion_mlp": ("fashion_mnist", _mlp),
+    "mnist_cnn": ("mnist", _cnn),
+    "mnist_mlp": ("mnist", _mlp),
 }
 
 
 def names() -> tuple[str, ...]:
     """The names of the workloads, sorted."""
-    return tuple(sorted(_FACTORIES))
+    return tuple(sorted(_WORKLOADS))
 
 
-def create(config: Any) -> "Workload":
+def create(config: Any, dataset: "ArrayDataset | None" = None) -> "Workload":
     """The workload `config.workload`, with its data loaded.
 
     Reads the fields `workload`, `data_dir`, `model`, `input_scaling`, `l2` and `label_smoothing`
-    of `config`. Raises `rkbench.errors.UserError` for an unknown name, a value out of range, or
-    data that is not there and cannot be had.
+    of `config`. A `dataset` given takes the place of the workload's own.
+
+    Raises:
+      UserError: an unknown name, a value out of range, or data that is not there and cannot be had.
     """
-    if config.workload not in _FACTORIES:
+    if config.workload not in _WORKLOADS:
         from rkbench.errors import unknown
 
         raise unknown("workload", config.workload, names())
-    return _FACTORIES[config.workload](config.workload, config)
+    from workloads import datasets
+
+    own, factory = _WORKLOADS[config.workload]
+    return factory(config.workload, dataset or datasets.load(own, config.data_dir), config)

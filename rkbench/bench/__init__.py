@@ -1,7 +1,7 @@
 """`rkbench bench [NAME ...]`: speed and memory, as ratios measured within one run.
 
-Ratios rather than times, each from calls of both sides in turn, so that a slow or busy machine slows
-both. Nothing here passes or fails a test: it prints a table, with the machine.
+Ratios rather than times, each from calls of both sides in turn, so that a slow or busy machine
+slows both. Nothing here passes or fails a test: it prints a table, with the machine.
 """
 
 import argparse

@@ -63,7 +63,8 @@ def ratio(
       scale: e.g. 1/4 for "one step over four of the other's".
       pairs: how often both are called, in alternating order.
     """
-    one(), other()
+    one()
+    other()
     times = []
     for pair in range(pairs):
         if pair % 2:

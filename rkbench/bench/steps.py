@@ -8,13 +8,13 @@ import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-import workloads
 from configs import mnist_cnn, mnist_mlp
 from rkbench import train
 from rkbench.batches import batch_indices
@@ -38,7 +38,7 @@ def _dataset() -> ArrayDataset:
 
 
 def _experiment(config) -> Experiment:
-    return Experiment.from_config(config, workloads.create(config, dataset=_dataset()))
+    return Experiment.from_config(config, _dataset())
 
 
 def _mlp(variant: str, batch_size: int, **changes):
@@ -67,9 +67,7 @@ class _Steps:
 def trainer() -> Iterator[Row]:
     """The trainer's own loop, with batches, logs and progress, over a bare `jit(lax.scan)`."""
     steps = 2_000
-    config = _mlp(
-        "adam", 16, total_steps=steps, eval_every_steps=0, checkpoint_every_steps=0
-    )
+    config = _mlp("adam", 16, total_steps=steps, eval_every_steps=0, checkpoint_every_steps=0)
     experiment = _experiment(config)
     bare = _bare_loop(experiment, steps)
     spent = []
@@ -142,16 +140,13 @@ def compilation() -> Iterator[Row]:
 
     def compile_once(variant: str) -> None:
         program = _experiment(_mlp(variant, 16)).program
-        programs[variant] = program.lower(jax.eval_shape(lambda: program.init((0,))), (0,)).compile()  # noqa: B023
+        state = jax.eval_shape(lambda: program.init((0,)))
+        programs[variant] = program.lower(state, (0,)).compile()
 
-    enabled = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        result = ratio(
-            functools.partial(compile_once, "rk4"), functools.partial(compile_once, "sgd"), pairs=7
-        )
-    finally:
-        jax.config.update("jax_enable_compilation_cache", enabled)
+    jax.config.update("jax_enable_compilation_cache", False)  # the one on disk
+    result = ratio(
+        functools.partial(compile_once, "rk4"), functools.partial(compile_once, "sgd"), pairs=7
+    )
     yield Row(
         "time to trace and compile the RK4 step over SGD's",
         str(result),
@@ -174,7 +169,7 @@ def convolution() -> Iterator[Row]:
     for form in ("xla", "matmul"):
         programs = {}
         for loops in ("on", "off"):
-            config = mnist_cnn.get_config("rk4")
+            config: Any = mnist_cnn.get_config("rk4")
             config.model.convolution = form
             config.update({"compiled_loops": loops, "tensorboard": False})
             programs[loops] = _Steps(_experiment(config.lock()), 3)
