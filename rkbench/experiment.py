@@ -92,10 +92,14 @@ class Experiment:
 
 def make_optimizer(config, unroll_stages: bool, learning_rate):
     """The optimizer of the config's `optimizer` with the given learning rate (or none)."""
-    keywords = {k: v for k, v in config.items() if k not in ("name", "learning_rate")}
-    rate = None if config.learning_rate is None else learning_rate
-    unroll = unroll_stages or None  # None: the core's own choice
-    return optimizers.create(config.name, rate, unroll_stages=unroll, **keywords)
+    keywords = config.to_dict()
+    name, peak = keywords.pop("name"), keywords.pop("learning_rate")
+    return optimizers.create(
+        name,
+        None if peak is None else learning_rate,
+        unroll_stages=unroll_stages or None,  # None: the core's own choice
+        **keywords,
+    )
 
 
 def check_optimizer(config, learning_rates: np.ndarray) -> None:

@@ -31,11 +31,13 @@ class Progress:
             self._bar.set_postfix({k: f"{v:.4g}" for k, v in self._shown.items()}, refresh=False)
             self._bar.update(step - self._step)
         self._step = step
-        now = time.monotonic()
-        finished = step >= self._total
-        if self._bar is None and (finished or now - self._last_line >= self.SECONDS_BETWEEN_LINES):
-            self._last_line = now
-            print(self._line(now - self._begin), file=sys.stderr, flush=True)
+        if time.monotonic() - self._last_line >= self.SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        if self._bar is None:
+            self._last_line = time.monotonic()
+            print(self._line(self._last_line - self._begin), file=sys.stderr, flush=True)
 
     def _line(self, elapsed: float) -> str:
         rate = (self._step - self._first) / elapsed if elapsed > 0 else 0.0
@@ -47,6 +49,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Ends the bar, or prints the last line."""
+        self._print_line()
         if self._bar is not None:
             self._bar.close()

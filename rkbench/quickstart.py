@@ -65,7 +65,8 @@ def _show(workdir: pathlib.Path) -> None:
 
     runs = {label: Run(workdir / name) for name, label in OPTIMIZERS.items()}
     rows = [_row(label, run) for label, run in runs.items()]
-    with open(workdir / "quickstart.csv", "w", encoding="utf-8", newline="") as file:
+    table = workdir / "quickstart_table.csv"
+    with open(table, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     print(_table([COLUMNS, *rows]))
     print(
@@ -81,7 +82,7 @@ def _show(workdir: pathlib.Path) -> None:
         caption="scikit-learn digits, MLP; mean over 5 seeds, band: one standard error",
     )
     files = draw(figure, workdir / "quickstart")
-    print("table: ", workdir / "quickstart.csv")
+    print("table: ", table)
     print("figure:", *files)
 
 

@@ -93,9 +93,7 @@ def interrupt(monkeypatch):
 @pytest.mark.parametrize(
     ("variant", "calls"), [("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)]
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path, interrupt, variant, calls
-):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, interrupt, variant, calls):
     one, other = tmp_path / "one", tmp_path / "other"
     configuration = config(variant, seeds=(0, 1))
     uninterrupted = train_and_evaluate(configuration, one)
