@@ -5,7 +5,11 @@ BIN := .venv/bin
 # Newer than what decides the environment: nothing has to be installed.
 INSTALLED := .venv/.installed
 
-export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look-up of newer versions
+# Processes side by side: the tests spend their time compiling, on one core each.
+PYTEST_ARGS := --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+# No look-up of newer versions of pyright.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help quickstart test format
 .DEFAULT_GOAL := help
@@ -33,6 +37,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  found=; \
 	  for python in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
 	    if "$$python" -c "$(SUPPORTED)" >/dev/null 2>&1; then found="$$python"; break; fi; \
 	  done; \
