@@ -80,7 +80,10 @@ def _unknown_field(argv: list[str]) -> errors.UserError | None:
         return None
     _, path, variant = configs[-1].groups()
     get_config = runpy.run_path(str(_config_file(path)))["get_config"]
-    fields = _field_names(get_config(variant[1:]) if variant else get_config())
+    try:
+        fields = _field_names(get_config(variant[1:]) if variant else get_config())
+    except ValueError:
+        return None  # the variant is what is wrong, and the first error says how
     for argument in argv:
         override = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument)
         if override and override[1] not in fields:

@@ -17,6 +17,7 @@ import optax
 from rkbench import optimizers
 from rkbench.batches import batch_indices
 from rkbench.gradients import Objective
+from rkbench.rk.vector_space import norm
 
 PyTree = Any
 Scalars = jax.Array | np.ndarray  # on the device, or fetched
@@ -109,7 +110,7 @@ class StepFunction:
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             loss,
-            optax.tree.norm(gradient),
+            norm(gradient),
             optimizers.step_size(opt_state, default=learning_rate),
             optimizers.grad_evals(opt_state),
         )

@@ -144,5 +144,5 @@ def test_an_unknown_command(tmp_path):
     assert result.returncode == 2
     assert (
         result.stderr
-        == "rkbench: error: unknown command 'trian'; nearest: train, list, bench, quickstart\n"
+        == "rkbench: error: unknown command 'trian'; nearest: train, quickstart, list, bench\n"
     )

@@ -1,4 +1,4 @@
-"""What the compiled program holds: no sync, no recompilation, a gradient traced a fixed number of times."""
+"""The compiled program: no sync, no recompilation, each stage of a chain traced once."""
 
 import jax
 import pytest

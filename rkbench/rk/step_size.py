@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rkbench.rk import vector_space
 from rkbench.rk.checks import NON_NEGATIVE, POSITIVE, check_number
-from rkbench.rk.vector_space import Vector, squared_norm
+from rkbench.rk.vector_space import Vector
 
 
 class StepSizeRule(NamedTuple):
@@ -59,7 +60,7 @@ def dalr(c: Any = 1.0, p: Any = 0.8) -> StepSizeRule:
         del count
         tangent = jax.tree.map(lambda g, theta: g.astype(theta.dtype), gradient, params)
         _, product = jax.jvp(grad_fn, (params,), (tangent,))  # H g
-        norm, product_norm = jnp.sqrt(squared_norm(tangent)), jnp.sqrt(squared_norm(product))
+        norm, product_norm = vector_space.norm(tangent), vector_space.norm(product)
         cap, power = jnp.asarray(c, dtype=float), jnp.asarray(p, dtype=float)
         critical = norm == 0
         # h = c / (1 + c/2 (||H g|| / ||g||)^p)
