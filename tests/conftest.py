@@ -20,7 +20,11 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         config.rkbench_cache = tempfile.mkdtemp(prefix="rkbench-tests-")
         os.environ["RKBENCH_CACHE_DIR"] = config.rkbench_cache
-        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    # Programs compiled once serve every test and process that needs the same one again.
+    compiled = str(pathlib.Path(os.environ["RKBENCH_CACHE_DIR"]) / "compiled")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def pytest_unconfigure(config):
