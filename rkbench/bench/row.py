@@ -53,14 +53,11 @@ class Ratio(NamedTuple):
         return f"{self.median:.2f} [{self.low:.2f} to {self.high:.2f}]"
 
 
-def ratio(
-    one: Callable[[], object], other: Callable[[], object], scale: float = 1.0, pairs: int = 9
-) -> Ratio:
-    """seconds(one) / seconds(other) * scale, after one call of each that is not counted.
+def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int = 9) -> Ratio:
+    """seconds(one) / seconds(other), after one call of each that is not counted.
 
     Args:
       one, other: calls that return when their work is done.
-      scale: e.g. 1/4 for "one step over four of the other's".
       pairs: how often both are called, in alternating order.
     """
     one()
@@ -72,6 +69,6 @@ def ratio(
         else:
             a, b = seconds(one), seconds(other)
         times.append((a, b))
-    ratios = sorted(a / b * scale for a, b in times)
+    ratios = sorted(a / b for a, b in times)
     a, b = (statistics.median(side) for side in zip(*times, strict=True))
     return Ratio(statistics.median(ratios), ratios[0], ratios[-1], a, b)
