@@ -1,20 +1,21 @@
 """How a config file turns a variant string into a config.
 
-A variant is `<optimizer>[,full][,key=value...]`, for instance `rk4_dalr,full,c=2.0` or
+A variant is `<optimizer>[,<word>...][,key=value...]`, for instance `rk4_dalr,full,c=2.0` or
 `optax:adabelief,learning_rate=0.01,seeds=(0,1)`:
 
 - `<optimizer>` is a key of `OPTIMIZERS`, or `optax:<name>` for an optimizer that optax exports;
-- `full` asks for the preset of full-batch training, where the config file has one;
-- `key=value` sets a field of the config, or else a keyword of the optimizer: also those that
-  compose a Runge-Kutta method with other parts, as in `heun,preconditioner=adagrad,eps=0.1`. A
-  value is a Python literal; what is none is a string.
+- `<word>` names a change of the preset, one that the config file has in its `VARIANTS`: `full`,
+  training on the full batch, or `smoke`, a few steps of a small model; later ones prevail;
+- `key=value` sets a field of the config, `group.field=value` one of a group, and any other key a
+  keyword of the optimizer: also those that compose a Runge-Kutta method with other parts, as in
+  `heun,preconditioner=adagrad,eps=0.1`. A value is a Python literal; what is none is a string.
 
 Presets are tables with the same keys: {optimizer: {field of the config or keyword: value}}.
 """
 
 import ast
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
@@ -58,34 +59,42 @@ _OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optim
 Preset = Mapping[str, Any]
 
 
+class Variant(NamedTuple):
+    """What a word of the variant string changes: settings of all optimizers, then of one."""
+
+    settings: Preset
+    presets: Mapping[str, Preset] = {}
+
+
 def with_variant(
     config: ConfigDict,
     variant: str,
     presets: Mapping[str, Preset],
-    full_batch: Preset | None = None,
-    full_presets: Mapping[str, Preset] | None = None,
+    variants: Mapping[str, Variant] = {},
 ) -> ConfigDict:
     """`config` with the optimizer and the settings that `variant` asks for.
 
-    With `full`, `full_batch` holds what all of `full_presets` have in common; a workload without
-    them has no such variant. Raises ValueError for what it does not know, nearest names first.
+    The preset of the optimizer comes first, then the words of `variant` that `variants` names, then
+    its key=value. An optimizer that chooses its own step size has no learning rate and no schedule.
+    Raises ValueError for what it does not know, nearest names first.
     """
     name, *words = _split(variant)
-    settings = dict(_setting(word) for word in words if word != "full")
-    preset = _preset(name, presets)
-    if "full" in words:
-        if full_batch is None or full_presets is None:
-            raise ValueError(
-                f"{config.workload} has no preset for full-batch training; "
-                f"{name},batch_size=full has the settings of {name} otherwise"
-            )
-        preset = {**full_batch, **_preset(name, full_presets)}
+    preset = dict(_preset(name, presets))
+    settings = {}
+    for word in words:
+        if word in variants:
+            preset |= {**variants[word].settings, **variants[word].presets.get(name, {})}
+        else:
+            key, value = _setting(word, config.workload, variants)
+            settings[key] = value
     config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
     config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
     if settings.get("step_size", "fixed") != "fixed":
-        preset = {**preset, "learning_rate": None}
+        preset["learning_rate"] = None
     for key, value in {**preset, **settings}.items():
         _set(config, key, value)
+    if config.optimizer.learning_rate is None and "schedule.name" not in settings:
+        config.schedule.name = "constant"
     return config
 
 
@@ -109,25 +118,32 @@ def _split(variant: str) -> list[str]:
     return [word.strip() for word in words]
 
 
-def _setting(word: str) -> tuple[str, Any]:
+def _setting(word: str, workload: str, variants: Iterable[str]) -> tuple[str, Any]:
     key, separator, text = word.partition("=")
-    if not separator or not key.strip().isidentifier():
-        raise _unknown("variant", word, ["full", "key=value"])
+    key = key.strip()
+    if not separator or not all(part.isidentifier() for part in key.split(".")):
+        raise _unknown(f"variant of {workload}", word, [*variants, "key=value"])
     try:
-        return key.strip(), ast.literal_eval(text)
+        return key, ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        return key.strip(), text
+        return key, text
 
 
 def _set(config: Any, key: str, value: Any) -> None:
-    """Sets a field of `config` or, where there is none of that name, a keyword of its optimizer."""
-    if isinstance(config.get(key), ConfigDict):
-        raise ValueError(f"{key} is a group of fields: set them by --config.{key}.<field>=value")
-    holder = config if key in config else config.optimizer
+    """Sets a field of `config`, or of a group of it, or else a keyword of its optimizer."""
+    groups = {name: group for name, group in config.items() if isinstance(group, ConfigDict)}
+    if key in groups:
+        raise ValueError(f"{key} is a group of fields: set them by {key}.<field>=value")
+    holder, field = config if key in config else config.optimizer, key
+    if "." in key:
+        fields = {f"{name}.{field}": name for name, group in groups.items() for field in group}
+        if key not in fields:
+            raise _unknown("field", key, fields)
+        holder, field = groups[fields[key]], key.removeprefix(f"{fields[key]}.")
     try:
-        holder[key] = value
+        holder[field] = value
     except TypeError:
-        expected = holder.get_type(key).__name__
+        expected = holder.get_type(field).__name__
         raise ValueError(f"{key}={value!r}: a value of type {expected} is needed") from None
 
 

@@ -15,9 +15,21 @@ def get_config() -> ConfigDict:
     # the TFDS folder; None: $TFDS_DATA_DIR, else TFDS's default
     config.data_dir = config_dict.placeholder(str)
     config.model = ConfigDict()  # the model's own fields, set by the preset
-    config.input_scaling = "unit"  # [0, 1]; "raw": as stored; "standardized": mean 0, std 1
+    # [0, 1]; "raw": as stored; mean 0, std 1: "standardized", "channel_standardized" (each channel)
+    config.input_scaling = "unit"
+    config.augment = ConfigDict()  # of the training images, anew in every step
+    config.augment.crop_padding = 0  # pixels of black around the image, a random window of it kept
+    config.augment.flip = False  # mirror half of the images left to right
+    config.augment.cutout = 0  # side of a random black square, in pixels
+    config.augment.mixup_alpha = 0.0  # mix pairs by a share from Beta(alpha, alpha); 0: none
     config.l2 = 0.0  # factor of the penalty 0.5 * l2 * ||w||^2 over parameters of rank >= 2
     config.label_smoothing = 0.0  # mass of the target spread evenly over all classes, in [0, 1)
+    # what the model computes in: "float32", "bfloat16"; parameters and optimizer stay float32
+    config.dtype = "float32"
+    config.remat = False  # compute blocks again in the backward pass instead of keeping them
+    # where running statistics of batch norm come from: "first_stage" or "last_stage" of a step, or
+    # "recompute": from a few batches before each evaluation
+    config.batch_norm_update = "first_stage"
 
     # Optimizer
     config.optimizer = ConfigDict()  # name, learning_rate and the optimizer's own keywords
@@ -25,6 +37,9 @@ def get_config() -> ConfigDict:
     config.schedule.name = "constant"  # "constant", "cosine" or "warmup_cosine"
     config.schedule.warmup_steps = 0  # steps of linear warm-up ("warmup_cosine")
     config.schedule.end_factor = 0.0  # learning rate at the last step over its peak (both cosines)
+
+    config.grad_clip_norm = 0.0  # largest norm of the Runge-Kutta gradient; 0: any
+    config.grad_clip_stages = False  # clip the gradient of each stage instead
 
     # Training
     config.total_steps = 10_000  # optimizer steps, whatever an optimizer spends on each

@@ -38,8 +38,7 @@ PRESETS = {
     "rk4_momentum": {"learning_rate": 0.1, "momentum": 0.9},
 }
 
-FULL_BATCH = {"batch_size": "full"}  # 1,297 examples fit at once
-FULL_PRESETS = PRESETS
+VARIANTS = {"full": common.Variant({"batch_size": "full"})}  # 1,297 examples fit at once
 
 
 def get_config(variant: str = "adam") -> ConfigDict:
@@ -51,4 +50,4 @@ def get_config(variant: str = "adam") -> ConfigDict:
     config.batch_size = 32
     config.total_steps = 1_000
     config.train_eval_size = 1_297  # all of it
-    return common.with_variant(config, variant, PRESETS, FULL_BATCH, FULL_PRESETS)
+    return common.with_variant(config, variant, PRESETS, VARIANTS)

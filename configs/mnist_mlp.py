@@ -86,6 +86,8 @@ FULL_PRESETS = {
     "nadamw": {"learning_rate": 0.001},
 }
 
+VARIANTS = {"full": common.Variant(FULL_BATCH, FULL_PRESETS)}
+
 
 def get_config(variant: str = "adam") -> ConfigDict:
     """The preset for `variant`: `<optimizer>[,full][,key=value...]`, see `configs/common.py`."""
@@ -93,4 +95,4 @@ def get_config(variant: str = "adam") -> ConfigDict:
     config.workload = "mnist_mlp"
     config.model = ConfigDict({"hidden_sizes": (500, 500, 500)})
     config.input_scaling = "raw"
-    return common.with_variant(config, variant, PRESETS, FULL_BATCH, FULL_PRESETS)
+    return common.with_variant(config, variant, PRESETS, VARIANTS)

@@ -14,7 +14,7 @@ import optax
 from optax import contrib
 
 from rkbench.errors import UserError, unknown
-from rkbench.rk.checks import DECAY, NON_NEGATIVE, check_number
+from rkbench.rk.checks import DECAY, NON_NEGATIVE, POSITIVE, check_number
 from rkbench.rk.step_size import StepSizeRule, check_learning_rate
 
 Evaluations = Callable[[Any, Any], Any]  # (inner state before, after) -> evaluations of the step
@@ -163,9 +163,13 @@ class Baseline(NamedTuple):
         return {p.name: p.default for p in parameters if p.name != self._learning_rate_name}
 
     def create(
-        self, learning_rate: Any, unroll_stages: bool | None, given: Mapping[str, Any]
+        self,
+        learning_rate: Any,
+        given: Mapping[str, Any],
+        unroll_stages: bool | None = None,
+        clip_norm: float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
-        """The optimizer, counting; there are no stages to unroll."""
+        """The optimizer, counting, on clipped gradients; there are no stages to unroll."""
         del unroll_stages
         valid = self.hyperparameters()
         for key, value in given.items():
@@ -180,7 +184,11 @@ class Baseline(NamedTuple):
             check_learning_rate(learning_rate)
             arguments[self._learning_rate_name] = learning_rate
         self._check_required(arguments)
-        return count_grad_evals(self.factory(**arguments), self.evaluations, self.extra_args)
+        optimizer = self.factory(**arguments)
+        if clip_norm is not None:
+            check_number("clip_norm", clip_norm, POSITIVE)
+            optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+        return count_grad_evals(optimizer, self.evaluations, self.extra_args)
 
     @property
     def _learning_rate_name(self) -> str:

@@ -13,6 +13,10 @@ from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, cut
 from rkbench.train_step import Program, StepFunction
 
+# When batch-norm statistics move: in each step from its first or last stage, or as in the first but
+# estimated again for every evaluation.
+BATCH_NORM_UPDATES = ("first_stage", "last_stage", "recompute")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -43,6 +47,8 @@ class Experiment:
         """
         _check_numbers(config)
         _check_seeds(config.seeds)
+        if config.batch_norm_update not in BATCH_NORM_UPDATES:
+            raise errors.unknown("batch_norm_update", config.batch_norm_update, BATCH_NORM_UPDATES)
         vectorize = compilation.vectorized_seeds(config.vectorize_seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
         rates = _learning_rates(config)
@@ -61,11 +67,21 @@ class Experiment:
     @functools.cached_property
     def step(self) -> StepFunction:
         """The step function."""
+        config = self.config
+        clip_norm = config.grad_clip_norm or None
+        last_stage = config.batch_norm_update == "last_stage"
         return StepFunction(
             self.workload,
-            functools.partial(make_optimizer, self.config.optimizer, not self.loop),
+            functools.partial(
+                make_optimizer,
+                config.optimizer,
+                unroll_stages=last_stage or not self.loop,
+                clip_norm=None if config.grad_clip_stages else clip_norm,
+            ),
             self.batch_size,
-            self.config.physical_batch_size,
+            config.physical_batch_size,
+            stage_clip_norm=clip_norm if config.grad_clip_stages else None,
+            last_stage_state=last_stage,
         )
 
     @functools.cached_property
@@ -90,7 +106,9 @@ class Experiment:
         return {name: cut(arrays, self.config.eval_batch_size) for name, arrays in splits.items()}
 
 
-def make_optimizer(config, unroll_stages: bool, learning_rate):
+def make_optimizer(
+    config, learning_rate, unroll_stages: bool = False, clip_norm: float | None = None
+):
     """The optimizer of the config's `optimizer` with the given learning rate (or none)."""
     keywords = config.to_dict()
     name, peak = keywords.pop("name"), keywords.pop("learning_rate")
@@ -98,13 +116,14 @@ def make_optimizer(config, unroll_stages: bool, learning_rate):
         name,
         None if peak is None else learning_rate,
         unroll_stages=unroll_stages or None,  # None: the core's own choice
+        clip_norm=clip_norm,
         **keywords,
     )
 
 
 def check_optimizer(config, learning_rates: np.ndarray) -> None:
     """Raises a UserError for an unknown optimizer, keyword or value."""
-    make_optimizer(config, False, float(learning_rates.max()))
+    make_optimizer(config, float(learning_rates.max()))
 
 
 def _learning_rates(config) -> np.ndarray:

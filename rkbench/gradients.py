@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 PyTree = Any
 
@@ -57,8 +58,8 @@ class Objective:
         chunk_gradient = jax.value_and_grad(self._chunk_sum, has_aux=True)
         penalty, penalty_gradient = jax.value_and_grad(self.workload.penalty)(params)
 
-        def add(params, state, indices, weights):
-            (total, state), gradient = chunk_gradient(params, state, indices, weights)
+        def add(params, positions, weights):
+            (total, state), gradient = chunk_gradient(params, positions, weights)
             return (total, gradient), state
 
         (total, gradient), state = self._sum_over_chunks(add, params)
@@ -69,28 +70,67 @@ class Objective:
     def _chunked(self) -> bool:
         return 0 < self.chunk < len(self.indices)
 
-    def _chunk_sum(self, params, state, indices, weights):
-        """sum_i w_i l_i over one chunk of examples, and the model state it leaves."""
-        batch = jax.tree.map(lambda array: array[indices], self.data)
-        losses, state = self.workload.losses(params, state, batch, self.key)
+    def _chunk_sum(self, params, positions, weights):
+        """sum_i w_i l_i over the examples at `positions` of the batch, and the model state left."""
+        batch = self._examples(positions)
+        if self.workload.pairs:
+            batch["partner"] = self._examples((positions - 1) % len(self.indices))
+        losses, state = self.workload.losses(params, self.model_state, batch, self.key)
         return jnp.sum(losses * weights), state
 
+    def _examples(self, positions: jax.Array) -> PyTree:
+        batch = jax.tree.map(lambda array: array[self.indices[positions]], self.data)
+        return batch | {"position": positions}
+
     def _sum_over_chunks(self, function: Callable, params: PyTree) -> tuple[PyTree, PyTree]:
-        """The sum over chunks of function(params, state, indices, weights), and the last state."""
+        """The sum over chunks of function(params, positions, weights), and their mean state.
+
+        Every chunk starts from the state before the step, so that the state moves once a step. For
+        batch norm that means: each chunk is normalised by statistics of its own, and the running
+        statistics move to the mean of the chunks'.
+        """
+        count = len(self.indices)
+        positions, weights = jnp.arange(count, dtype=jnp.int32), jnp.ones(count)
         if not self._chunked:
-            weights = jnp.ones(len(self.indices))
-            return function(params, self.model_state, self.indices, weights)
-        padding = -len(self.indices) % self.chunk
-        shape = (-1, self.chunk)
-        indices = jnp.pad(self.indices, (0, padding)).reshape(shape)
-        weights = jnp.pad(jnp.ones(len(self.indices)), (0, padding)).reshape(shape)
+            return function(params, positions, weights)
+        padding = -count % self.chunk
+        # The padding repeats the first examples with weight 0.
+        positions = jnp.pad(positions, (0, padding), mode="wrap").reshape(-1, self.chunk)
+        weights = jnp.pad(weights, (0, padding)).reshape(-1, self.chunk)
 
         def body(carry, chunk):
-            total, state = carry
-            value, state = function(params, state, *chunk)
-            return (jax.tree.map(jnp.add, total, value), state), None
+            return jax.tree.map(jnp.add, carry, function(params, *chunk)), None
 
-        shapes = jax.eval_shape(function, params, self.model_state, indices[0], weights[0])[0]
+        shapes = jax.eval_shape(function, params, positions[0], weights[0])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (total, state), _ = jax.lax.scan(body, (zeros, self.model_state), (indices, weights))
-        return total, state
+        (total, states), _ = jax.lax.scan(body, zeros, (positions, weights))
+        return total, jax.tree.map(lambda leaf: leaf / len(positions), states)
+
+
+class Stages:
+    """The gradients of one step as the optimizer asks for them.
+
+    Attributes:
+      last_state: the model state that the last gradient left; meaningful where the stages are
+        written out, since a compiled loop has no "last" that could be seen from outside.
+    """
+
+    def __init__(self, objective: Objective, clip_norm: float | None):
+        """`clip_norm` is the largest norm of each stage's gradient; None for any."""
+        self._objective = objective
+        self._clip = None if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+        self.last_state = objective.model_state
+
+    def first(self, params: PyTree) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        """((loss, new model state), gradient) where the step begins."""
+        (loss, self.last_state), gradient = self._objective.value_and_gradient(params)
+        return (loss, self.last_state), self._clipped(gradient)
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """The gradient at a further stage."""
+        return self.first(params)[1]
+
+    def _clipped(self, gradient: PyTree) -> PyTree:
+        if self._clip is None:
+            return gradient
+        return self._clip.update(gradient, self._clip.init(gradient))[0]

@@ -40,6 +40,7 @@ def create(
     learning_rate: Any = None,
     *,
     unroll_stages: bool | None = None,
+    clip_norm: float | None = None,
     **hyperparameters: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose state counts its gradient evaluations.
@@ -49,6 +50,7 @@ def create(
       learning_rate: a number, a scalar array (traced too), an optax schedule or, for Runge-Kutta
         methods, a step-size rule. Left out where the optimizer has one of its own (`rk4_dalr`).
       unroll_stages: see `rkbench.rk.runge_kutta`; no effect on optimizers without stages.
+      clip_norm: the largest norm of the gradient, of a Runge-Kutta method that of g*; None for any.
       **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
         be traced.
 
@@ -60,7 +62,7 @@ def create(
       UserError: an unknown name, an unknown keyword or one without effect, a number out of range,
         or no learning rate where one is needed.
     """
-    return _entry(name).create(learning_rate, unroll_stages, hyperparameters)
+    return _entry(name).create(learning_rate, hyperparameters, unroll_stages, clip_norm)
 
 
 def grad_evals(state: Any) -> jax.Array:

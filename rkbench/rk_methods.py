@@ -58,7 +58,11 @@ class RungeKuttaMethod:
         return {**open_parts, **keywords}
 
     def create(
-        self, learning_rate: Any, unroll_stages: bool | None, given: Mapping[str, Any]
+        self,
+        learning_rate: Any,
+        given: Mapping[str, Any],
+        unroll_stages: bool | None = None,
+        clip_norm: float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         """The optimizer; raises `UserError` for a keyword that does not exist or has no effect."""
         self._check_keywords(given)
@@ -72,6 +76,7 @@ class RungeKuttaMethod:
             self._step_size(learning_rate, parts, arguments),
             preconditioner=_build("preconditioner", parts, arguments),
             momentum=parts["momentum"],
+            clip_norm=clip_norm,
             unroll_stages=unroll_stages,
             name=self.name,
         )

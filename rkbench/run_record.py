@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from configs import default
 from rkbench import __version__, errors
 
 Record = dict[str, Any]
@@ -40,6 +41,17 @@ def config_hash(config: Record) -> str:
     """16 hexadecimal digits that name the identity of a plain config."""
     text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def completed(config: Mapping, defaults: Mapping) -> Record:
+    """A recorded config with the fields that have come since: they had their defaults then."""
+    filled = dict(config)
+    for name, value in defaults.items():
+        if name not in config:
+            filled[name] = value
+        elif isinstance(value, Mapping) and isinstance(config[name], Mapping):
+            filled[name] = completed(config[name], value)
+    return filled
 
 
 def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
@@ -85,7 +97,7 @@ class Workdir:
             return {}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            recorded = identity(record["config"])
+            recorded = identity(completed(record["config"], plain_config(default.get_config())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.UserError(f"{path} is not a run record ({error!r})") from error
         if differing := differences(recorded, identity(config)):
@@ -121,7 +133,7 @@ def _locked(folder: pathlib.Path):
 
 def environment() -> Record:
     """Command line, versions, commit and devices of this process."""
-    commit, dirty = _commit()
+    commit, dirty = source_commit()
     return {
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -134,7 +146,7 @@ def environment() -> Record:
     }
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def source_commit() -> tuple[str | None, bool | None]:
     """The commit of the source tree and whether it has uncommitted changes; None outside git."""
 
     def git(*arguments: str) -> str:

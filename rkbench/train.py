@@ -120,6 +120,12 @@ class _Group:
         """The seeds that have not diverged."""
         return [seed for seed in self._seeds if seed not in self._diverged]
 
+    def _own(self, tree: Any, column: int, axis: int = 0) -> Any:
+        """One seed's part of a tree whose leaves have an axis for seeds, if there are several."""
+        if len(self._seeds) == 1:
+            return tree
+        return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
+
     def _restore(self) -> None:
         restored = self._checkpoints.restore(self._state)
         if restored is not None:
@@ -160,10 +166,7 @@ class _Group:
         for column, seed in enumerate(self._seeds):
             if seed in self._diverged:
                 continue
-            series = [np.asarray(leaf)[:steps] for leaf in history]
-            if len(self._seeds) > 1:
-                series = [leaf[:, column] for leaf in series]
-            own = StepMetrics(*series)
+            own = self._own(jax.tree.map(lambda leaf: leaf[:steps], history), column, axis=1)
             bad = np.flatnonzero(~np.isfinite(own.loss))
             last = bad[0] + 1 if len(bad) else steps
             for i in range(last):
@@ -177,9 +180,7 @@ class _Group:
     def _at_event(self) -> None:
         config = self._config
         for column, seed in enumerate(self._seeds):
-            params = self._state.params
-            if len(self._seeds) > 1:
-                params = jax.tree.map(lambda leaf: leaf[column], params)  # noqa: B023
+            params = self._own(self._state.params, column)
             if seed not in self._diverged and not all_finite(params):
                 self._diverged[seed] = self._step
         last = self._step >= config.total_steps
@@ -199,17 +200,18 @@ class _Group:
 
     def _evaluate(self) -> None:
         """Evaluates all splits, outside the clock."""
-        results = {}
+        results, state = {}, self._state
+        if self._config.batch_norm_update == "recompute":
+            state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
         for name, split in self._experiment.splits.items():
-            sums = self._experiment.evaluator(self._state.params, self._state.model_state, split)
+            sums = self._experiment.evaluator(state.params, state.model_state, split)
             results |= {f"{name}/{metric}": value for metric, value in sums.items()}
-        spent = np.asarray(optimizers.grad_evals(self._state.opt_state))
+        results["grad_evals"] = np.asarray(optimizers.grad_evals(self._state.opt_state))
         for column, seed in enumerate(self._seeds):
             if seed in self._diverged:
                 continue
-            own = {k: float(v[column] if v.ndim else v) for k, v in results.items()}
-            evals = int(spent[column] if spent.ndim else spent)
-            self._log.evaluation(seed, self._step, self._seconds, evals, own)
+            own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
+            self._log.evaluation(seed, self._step, self._seconds, own.pop("grad_evals"), own)
             self._progress.update(self._step, test=own["test/accuracy"])
 
     def _finish(self) -> None:

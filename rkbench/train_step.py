@@ -16,13 +16,15 @@ import optax
 
 from rkbench import optimizers
 from rkbench.batches import batch_indices
-from rkbench.gradients import Objective
+from rkbench.gradients import Objective, Stages
 from rkbench.rk.vector_space import norm
 
 PyTree = Any
 Scalars = jax.Array | np.ndarray  # on the device, or fetched
 
 MAX_STEPS_PER_DISPATCH = 256
+# Passes that replace batch-norm statistics: with a momentum of 0.9 the old keep 0.9^50 = 0.5 %.
+STATISTICS_PASSES = 50
 
 
 class TrainState(NamedTuple):
@@ -52,12 +54,17 @@ class StepFunction:
         rate is data and not part of the program.
       batch_size: examples a step.
       chunk: examples whose activations are held at once; 0 for all.
+      stage_clip_norm: the largest norm of each stage's gradient; None for any.
+      last_stage_state: take the model state from the last stage instead of the first; needs an
+        optimizer that writes its stages out.
     """
 
     workload: Any
     optimizer: Callable[[Any], optax.GradientTransformationExtraArgs]
     batch_size: int
     chunk: int
+    stage_clip_norm: float | None = None
+    last_stage_state: bool = False
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step, drawn from the seed's `key`."""
@@ -77,7 +84,8 @@ class StepFunction:
         """One step.
 
         The gradient at theta_n is the first stage; the optimizer evaluates the others through
-        `grad_fn` on the same `Objective`. Batch-norm statistics move once, from the first stage.
+        `grad_fn` on the same `Objective`. Batch-norm statistics move once a step: from the first
+        stage, whose point the step has really been at, or from the last.
 
         Args:
           state: the state before the step.
@@ -87,26 +95,20 @@ class StepFunction:
           key: the seed's key.
           learning_rate: h_n, a float32 scalar.
         """
-        if self._full_batch(data):
-            indices = jnp.arange(self.batch_size, dtype=jnp.int32)
-        objective = Objective(
-            self.workload,
-            data,
-            indices,
-            state.model_state,
-            jax.random.fold_in(key, step),
-            self.chunk,
-        )
-        (loss, model_state), gradient = objective.value_and_gradient(state.params)
+        objective = self._objective(state, data, indices, step, key)
+        stages = Stages(objective, self.stage_clip_norm)
+        (loss, model_state), gradient = stages.first(state.params)
         updates, opt_state = self.optimizer(learning_rate).update(
             gradient,
             state.opt_state,
             state.params,
-            grad_fn=objective.gradient,
+            grad_fn=stages.gradient,
             value_fn=objective.value,
             value=loss,
             grad=gradient,
         )
+        if self.last_stage_state:
+            model_state = stages.last_state
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             loss,
@@ -116,8 +118,16 @@ class StepFunction:
         )
         return TrainState(params, model_state, opt_state), metrics
 
-    def _full_batch(self, data: PyTree) -> bool:
-        return self.batch_size == len(jax.tree.leaves(data)[0])
+    def statistics(self, state, data, indices, step, key) -> TrainState:
+        """The state with its model state moved by one forward pass, and nothing else."""
+        objective = self._objective(state, data, indices, step, key)
+        return state._replace(model_state=objective.value_and_state(state.params)[1])
+
+    def _objective(self, state, data, indices, step, key) -> Objective:
+        if self.batch_size == len(jax.tree.leaves(data)[0]):  # the full batch, in its own order
+            indices = jnp.arange(self.batch_size, dtype=jnp.int32)
+        step_key = jax.random.fold_in(key, step)
+        return Objective(self.workload, data, indices, state.model_state, step_key, self.chunk)
 
 
 class Program:
@@ -151,9 +161,11 @@ class Program:
         self._examples = len(jax.tree.leaves(data)[0])
         self._vector = seeds_at_once > 1
         self._max_steps = MAX_STEPS_PER_DISPATCH
-        function = step.__call__
+        function, statistics = step.__call__, step.statistics
         if self._vector:
             function = jax.vmap(function, in_axes=(0, None, 0, None, 0, None))
+            statistics = jax.vmap(statistics, in_axes=(0, None, 0, None, 0))
+        self._statistics = jax.jit(statistics)
         self._advance = self._looped if loop else self._dispatched
         self._jitted = jax.jit(_loop(function) if loop else function, donate_argnums=0)
         self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
@@ -190,6 +202,20 @@ class Program:
           The state after them and their metrics, leaves of shape [>= steps] or [>= steps, seeds].
         """
         return self._advance(self.compile(state, seeds), state, seeds, first_step, steps)
+
+    def with_new_statistics(
+        self, state: TrainState, seeds: Sequence[int], first_step: int
+    ) -> TrainState:
+        """The state with its statistics estimated again at its own parameters.
+
+        On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
+        """
+        for step in range(first_step, first_step + STATISTICS_PASSES):
+            indices = self._indices(seeds, step, 1)[0]
+            state = self._statistics(
+                state, self._data, indices, np.int32(step), self._keys(tuple(seeds))
+            )
+        return state
 
     def _looped(self, compiled, state, seeds, first_step, steps):
         return compiled(state, *self._arguments(seeds, first_step, steps))

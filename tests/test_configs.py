@@ -16,18 +16,18 @@ from rkbench import optimizers
 CONFIGS = pathlib.Path(common.__file__).parent
 DEFAULT: dict[str, Any] = default.get_config().to_dict()
 WORKLOADS = workloads.names()
-FULL = ("digits_mlp", "fashion_mlp", "mnist_mlp")
+MODULES = {workload: importlib.import_module(f"configs.{workload}") for workload in WORKLOADS}
+WORDS = {workload: tuple(getattr(MODULES[workload], "VARIANTS", {})) for workload in WORKLOADS}
 EVERY_PRESET = [
-    (workload, variant)
+    (workload, ",".join((optimizer, *words)))
     for workload in WORKLOADS
     for optimizer in (*common.OPTIMIZERS, "optax:lion")
-    for variant in (optimizer, f"{optimizer},full")
-    if workload in FULL or variant == optimizer
+    for words in ((), *((word,) for word in WORDS[workload]))
 ]
 
 
 def get_config(workload, variant) -> Any:
-    return importlib.import_module(f"configs.{workload}").get_config(variant)
+    return MODULES[workload].get_config(variant)
 
 
 def leaves(config, prefix=""):
@@ -54,9 +54,12 @@ def test_every_preset_has_the_default_fields_and_makes_its_optimizer(workload, v
     config = get_config(workload, variant)
     assert config.workload == workload
     assert set(config) == set(DEFAULT)
-    assert set(config.schedule) == set(DEFAULT["schedule"])
+    for group in ("schedule", "augment"):
+        assert set(config[group]) == set(DEFAULT[group])
     keywords = config.optimizer.to_dict()
-    optimizers.create(keywords.pop("name"), keywords.pop("learning_rate"), **keywords)
+    name, learning_rate = keywords.pop("name"), keywords.pop("learning_rate")
+    optimizers.create(name, learning_rate, **keywords)
+    assert config.schedule.name == "constant" or learning_rate is not None
     assert (config.batch_size == "full") == variant.endswith(",full")
     unset = {key for key, value in leaves(config) if value is None}
     assert unset <= {"data_dir", "optimizer.learning_rate"}
@@ -64,13 +67,25 @@ def test_every_preset_has_the_default_fields_and_makes_its_optimizer(workload, v
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_optimizer_has_a_preset_and_the_docstring_says_what_one_wants_to_know(workload):
-    module = importlib.import_module(f"configs.{workload}")
+    module = MODULES[workload]
     assert set(module.PRESETS) == set(common.OPTIMIZERS)
-    assert (workload in FULL) == hasattr(module, "FULL_PRESETS")
-    if workload in FULL:
-        assert set(module.FULL_PRESETS) == set(common.OPTIMIZERS)
     for word in ("Reference:", "Expected:", "Cost", f"--config=configs/{workload}.py"):
         assert word in str(module.__doc__)
+    documented = f"{module.__doc__} {module.get_config.__doc__}"
+    for word in WORDS[workload]:
+        assert word in documented
+        changed = module.VARIANTS[word].presets
+        assert set(changed) <= set(common.OPTIMIZERS)
+    assert ("smoke" in WORDS[workload]) == workload.startswith("cifar")
+
+
+@pytest.mark.parametrize("workload", [name for name in WORKLOADS if "smoke" in WORDS[name]])
+def test_a_smoke_run_is_short_and_its_model_small(workload):
+    config = get_config(workload, "rk4,smoke")
+    assert config.total_steps <= 50
+    assert config.batch_size <= 64
+    assert config.model != get_config(workload, "rk4").model
+    assert 0 < config.checkpoint_every_steps < config.total_steps  # there is one to resume from
 
 
 def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
@@ -84,7 +99,19 @@ def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
         assert inspect.Parameter.empty not in defaults.values(), name
 
 
-# Appendix D. Each row: what the text gives for this experiment.
+# Appendices D and E. Each row: what the text gives for this experiment.
+FIGURE_17 = {"total_steps": 50_000, "batch_size": 1_024}
+FIGURE_18 = {  # "no regularization, augmentation, or schedule"
+    "total_steps": 3_000,
+    "batch_size": 8_192,
+    "l2": 0.0,
+    "label_smoothing": 0.0,
+    "schedule.name": "constant",
+    "augment.crop_padding": 0,
+    "augment.flip": False,
+    "augment.cutout": 0,
+    "augment.mixup_alpha": 0.0,
+}
 PAPER = [
     ("mnist_mlp", "adam", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.001}),
     ("mnist_mlp", "rk4", {"total_steps": 10_000, "batch_size": 16, "learning_rate": 0.003}),
@@ -132,18 +159,67 @@ PAPER = [
         "rk4_momentum,full",
         {"total_steps": 5_000, "learning_rate": 0.001, "momentum": 0.95},
     ),
+    (
+        "cifar10_wrn",
+        "momentum",
+        {"total_steps": 117_187, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9}
+        | {"l2": 0.0, "schedule.name": "cosine"},
+    ),
+    (
+        "cifar10_wrn",
+        "rk4",
+        {"total_steps": 117_187, "batch_size": 512, "learning_rate": 0.5}
+        | {"l2": 0.0, "schedule.name": "cosine"},
+    ),
+    (
+        "cifar100_wrn",
+        "momentum",
+        {"total_steps": 117_187, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9}
+        | {"l2": 0.0005, "schedule.name": "cosine"},
+    ),
+    (
+        "cifar100_wrn",
+        "rk4",
+        {"total_steps": 117_187, "batch_size": 256, "learning_rate": 0.75}
+        | {"l2": 0.0005, "schedule.name": "cosine"},
+    ),
+    ("cifar10_mlp", "adam", {**FIGURE_17, "learning_rate": 0.002}),
+    ("cifar10_mlp", "rk4", {**FIGURE_17, "learning_rate": 0.001}),
+    ("cifar10_mlp", "rk4_adagrad", {**FIGURE_17, "learning_rate": 0.008}),
+    ("cifar10_mlp", "rk4_modified_adagrad", {**FIGURE_17, "learning_rate": 0.004}),
+    ("cifar10_resnet18", "adam", {**FIGURE_18, "learning_rate": 0.001, "b1": 0.9, "b2": 0.999}),
+    ("cifar10_resnet18", "rk4", {**FIGURE_18, "learning_rate": 0.004}),
+    (
+        "cifar10_resnet18",
+        "rk4_momentum",
+        {**FIGURE_18, "learning_rate": 0.004, "momentum": 0.99},
+    ),
+    ("cifar10_resnet18", "rk4_dalr", {**FIGURE_18, "learning_rate": None}),
+    (
+        "cifar10_resnet18",
+        "adam,batch1",
+        {"total_steps": 1_000, "batch_size": 1, "learning_rate": 0.001, "log_every_steps": 1},
+    ),
+    (
+        "cifar10_resnet18",
+        "rk4,batch8192",
+        {"total_steps": 1_000, "batch_size": 8_192, "learning_rate": 0.004, "log_every_steps": 1},
+    ),
 ]
+MODELS = {
+    "mlp": {"hidden_sizes": (500, 500, 500)},
+    "cnn": {"features": (20, 10), "kernel_size": 3, "convolution": "auto"},
+    "wrn": {"depth": 28, "width": 10, "convolution": "auto"},
+    "resnet18": {"features": 64, "convolution": "auto"},
+}
 
 
 @pytest.mark.parametrize(("workload", "variant", "settings"), PAPER)
 def test_presets_are_the_papers(workload, variant, settings):
     config = get_config(workload, variant)
-    found = {**config.optimizer, **config}
+    found = {**config.optimizer, **config, **dict(leaves(config))}
     assert {key: found[key] for key in settings} == settings
-    if "mlp" in workload:
-        assert config.model.hidden_sizes == (500, 500, 500)
-    else:
-        assert (config.model.features, config.model.kernel_size) == ((20, 10), 3)
+    assert config.model.to_dict() == MODELS[workload.split("_")[1]]
 
 
 @pytest.mark.parametrize("full", ["", ",full"])
@@ -210,16 +286,37 @@ def test_a_tableau_of_ones_own():
     [
         ("adm", "unknown optimizer 'adm'; nearest: adam"),
         ("", "unknown optimizer ''"),
-        ("rk4,ful", "unknown variant 'ful'; nearest: full"),
-        ("rk4,=3", "unknown variant '=3'"),
+        ("rk4,=3", "unknown variant of cifar10_resnet18 '=3'"),
+        ("rk4,batch.1", "unknown variant of cifar10_resnet18 'batch.1'; nearest: batch1"),
+        ("rk4,smok", "unknown variant of cifar10_resnet18 'smok'; nearest: smoke"),
+        ("rk4,full", "unknown variant of cifar10_resnet18 'full'"),
         ("rk4,total_steps=many", "total_steps='many': a value of type int is needed"),
         ("rk4,schedule=cosine", "schedule is a group of fields"),
-        ("rk4,full", "mnist_cnn has no preset for full-batch training"),
+        ("rk4,schedule.nam=cosine", "unknown field 'schedule.nam'; nearest: schedule.name"),
+        ("rk4,seeds.first=1", "unknown field 'seeds.first'"),
+        ("rk4,augment.flip=1.5", "augment.flip=1.5: a value of type bool is needed"),
     ],
 )
 def test_what_a_variant_does_not_know_it_names(variant, message):
     with pytest.raises(ValueError, match=message):
-        get_config("mnist_cnn", variant)
+        get_config("cifar10_resnet18", variant)
+
+
+def test_words_of_a_variant_add_up_and_the_later_ones_prevail():
+    first = get_config("cifar10_resnet18", "rk4,batch1,smoke,model.features=4,total_steps=7")
+    assert (first.batch_size, first.model.features) == (64, 4)
+    assert (first.total_steps, first.log_every_steps) == (7, 5)
+    second = get_config("cifar10_resnet18", "rk4,total_steps=7,smoke,batch1")
+    assert (second.batch_size, second.model.features) == (1, 8)
+    assert (second.total_steps, second.log_every_steps) == (7, 1)
+
+
+def test_an_optimizer_that_chooses_its_step_size_has_no_schedule():
+    for variant in ("rk4_dalr", "heun,step_size=dalr"):
+        assert get_config("cifar10_wrn", variant).schedule.name == "constant"
+    chosen = get_config("cifar10_wrn", "rk4_dalr,schedule.name=cosine")
+    assert chosen.schedule.name == "cosine"  # the trainer refuses it, rather than leave it out
+    assert get_config("cifar10_wrn", "heun").schedule.name == "cosine"
 
 
 def test_configs_import_nothing_but_ml_collections():

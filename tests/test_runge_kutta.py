@@ -296,3 +296,13 @@ def test_tableau_with_a_first_weight_of_zero_and_long_memory():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert tableau.is_chain
     assert not chain.is_chain
+
+
+def test_clipping_shortens_the_rk_gradient_before_momentum(x64):
+    x, m, h, beta, longest = np.array([1.2, -0.7]), np.zeros(2), 0.2, 0.9, 0.3
+    found, _ = follow(RK4, jnp.asarray(x), 5 * h, 5, momentum=beta, clip_norm=longest)
+    for _ in range(5):
+        g = numpy_rk4(numpy_gradient, x, h)
+        m = beta * m + g * min(1, longest / np.linalg.norm(g))
+        x = x - h * m
+    np.testing.assert_allclose(found, x, rtol=1e-13)

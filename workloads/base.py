@@ -10,7 +10,12 @@ Params: TypeAlias = Any
 ModelState: TypeAlias = dict[str, Any]
 """Everything else a model keeps, by Flax collection: {"batch_stats": ...}, or {}."""
 Batch: TypeAlias = dict[str, jax.Array]
-"""{"image": [B, ...] as stored (uint8), "label": [B] int32}."""
+"""{"image": [B, ...] as stored (uint8), "label": int32 [B]}.
+
+In training also "position": int32 [B], the place of each example in the step's whole batch, and for
+a workload with `pairs` "partner": such a batch of the examples they are mixed with, each the one
+before in the step's whole batch (before the first comes the last).
+"""
 
 
 class Workload(Protocol):
@@ -29,12 +34,21 @@ class Workload(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Which data it is, for the run's record: plain JSON with name, version and sizes."""
+        """Which data it is, for the run's record: plain JSON with name, version and sizes.
+
+        Where it is part of the published dataset, it also has "subset": true and the sizes of the
+        whole, "full_train_examples" and "full_test_examples".
+        """
         ...
 
     @property
     def convolves(self) -> bool:
         """Whether the model runs XLA's own convolution: on a CPU slow in compiled loops."""
+        ...
+
+    @property
+    def pairs(self) -> bool:
+        """Whether training mixes each example with a partner (mixup)."""
         ...
 
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
@@ -46,8 +60,9 @@ class Workload(Protocol):
     ) -> tuple[jax.Array, ModelState]:
         """The loss of each example in training mode, [B] float32, and the model state after it.
 
-        Every random part of the model depends on `key` alone: with one key for all stages of a
-        Runge-Kutta step they see one vector field.
+        Everything random depends on `key`, the step's, alone: with one key for all stages of a
+        Runge-Kutta step they see one vector field. What is random about an example depends on the
+        key and its position: a chunk of the batch sees what the whole would see.
         """
         ...
 

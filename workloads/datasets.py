@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class ArrayDataset:
 
     `train` and `test` are {"image": uint8 [N, H, W, C], "label": int32 [N]} with pixels from 0 to
     `max_value` and labels from 0 to `num_classes` - 1. `fingerprint` tells one preparation of a
-    version from another (a subset from the whole).
+    version from another (a subset from the whole). `published` is the number of (training, test)
+    examples of the whole dataset; None: these.
     """
 
     name: str
@@ -30,6 +32,7 @@ class ArrayDataset:
     max_value: int
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
+    published: tuple[int, int] | None = None
 
     def __post_init__(self):
         for split, arrays in (("train", self.train), ("test", self.test)):
@@ -41,12 +44,20 @@ class ArrayDataset:
             if images.max() > self.max_value:
                 raise self._bad(f"{split} has a pixel over {self.max_value}")
 
+    @property
+    def subset_of(self) -> dict[str, Any]:
+        """What a run's record says of a subset; {} where the dataset is whole."""
+        train, test = self.published or (0, 0)
+        if len(self.train["label"]) >= train and len(self.test["label"]) >= test:
+            return {}
+        return {"subset": True, "full_train_examples": train, "full_test_examples": test}
+
     def _bad(self, what: str) -> UserError:
         return UserError(f"dataset {self.name} {self.version} ({self.fingerprint}): {what}")
 
 
 def load(name: str, data_dir: str | None = None) -> ArrayDataset:
-    """The dataset called `name`: "digits", "mnist" or "fashion_mnist".
+    """The dataset called `name`: "digits", "mnist", "fashion_mnist", "cifar10" or "cifar100".
 
     `data_dir` is a TFDS folder (see `TfdsSource.locate`); "digits" comes with scikit-learn and
     needs none. Only the first load of a dataset imports TensorFlow, or scikit-learn: later ones
@@ -67,7 +78,9 @@ def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
         source.name,
         source.version,
         fingerprint,
+        num_classes=source.num_classes,
         max_value=255,
+        published=(source.train_examples, source.test_examples),
         make=lambda: source.read(prepared),
     )
 
@@ -75,7 +88,9 @@ def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
 def _load_digits(data_dir: str | None) -> ArrayDataset:
     del data_dir
     version = importlib.metadata.version("scikit-learn")
-    return _from_cache("digits", version, "bundled", max_value=16, make=_read_digits)
+    return _from_cache(
+        "digits", version, "bundled", num_classes=10, max_value=16, make=_read_digits
+    )
 
 
 def _from_cache(
@@ -83,18 +98,21 @@ def _from_cache(
     version: str,
     fingerprint: str,
     *,
+    num_classes: int,
     max_value: int,
     make: Callable[[], array_cache.Arrays],
+    published: tuple[int, int] | None = None,
 ) -> ArrayDataset:
     arrays = array_cache.cached(f"{name}-{version}-{fingerprint}", make)
     return ArrayDataset(
         name=name,
         version=version,
         fingerprint=fingerprint,
-        num_classes=10,
+        num_classes=num_classes,
         max_value=max_value,
         train={"image": arrays["train_image"], "label": arrays["train_label"]},
         test={"image": arrays["test_image"], "label": arrays["test_label"]},
+        published=published,
     )
 
 
@@ -126,11 +144,33 @@ _TFDS_SOURCES = (
         "mnist",
         "3.0.1",
         "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
+        num_classes=10,
+        train_examples=60_000,
+        test_examples=10_000,
     ),
     TfdsSource(
         "fashion_mnist",
         "3.0.1",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+        num_classes=10,
+        train_examples=60_000,
+        test_examples=10_000,
+    ),
+    TfdsSource(
+        "cifar10",
+        "3.0.2",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        num_classes=10,
+        train_examples=50_000,
+        test_examples=10_000,
+    ),
+    TfdsSource(  # its "label" is the fine one
+        "cifar100",
+        "3.0.2",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        num_classes=100,
+        train_examples=50_000,
+        test_examples=10_000,
     ),
 )
 _LOADERS: dict[str, Callable[[str | None], ArrayDataset]] = {

@@ -1,4 +1,4 @@
-"""Image classification: array dataset x Flax Linen model x input scaling x cross-entropy."""
+"""Image classification: data x augmentation x input scaling x Flax Linen model x cross-entropy."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from rkbench.errors import UserError, unknown
+from workloads.augment import Augmentation, mix
 from workloads.base import Batch, ModelState, Params
 from workloads.datasets import ArrayDataset
 
@@ -21,8 +22,16 @@ Scaling = Callable[[jax.Array], jax.Array]
 class ImageClassification:
     """Implements `workloads.base.Workload` with the mean cross-entropy as the training loss.
 
-    `scale` maps stored uint8 images to the float32 inputs of `model`; `l2` is the penalty's factor
-    and `label_smoothing` the mass spread over all classes, in [0, 1).
+    Attributes:
+      name: the workload's.
+      dataset: the examples.
+      model: called as `model(images, train=...)`, gives float32 logits [B, num_classes].
+      scale: maps images as stored (uint8, or float32 of the same range) to the float32 inputs.
+      l2: the penalty's factor.
+      label_smoothing: the mass spread over all classes, in [0, 1).
+      convolves: see `Workload`.
+      augment: acts on the training examples in `losses`, never in `evaluate`.
+      dtype: what the inputs are cast to: the dtype in which the model computes.
     """
 
     name: str
@@ -32,6 +41,8 @@ class ImageClassification:
     l2: float
     label_smoothing: float
     convolves: bool
+    augment: Augmentation
+    dtype: jnp.dtype
 
     def __post_init__(self):
         if not 0 <= self.l2 < float("inf"):
@@ -55,24 +66,49 @@ class ImageClassification:
             "fingerprint": self.dataset.fingerprint,
             "train_examples": len(self.train["label"]),
             "test_examples": len(self.test["label"]),
+            **self.dataset.subset_of,
         }
 
+    @property
+    def pairs(self) -> bool:
+        return self.augment.pairs
+
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        images = self.scale(jnp.asarray(self.train["image"][:1]))
+        images = self._inputs(jnp.asarray(self.train["image"][:1]))
         variables = dict(self.model.init(key, images, train=False))
         return variables.pop("params"), variables
 
     def losses(
         self, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, ModelState]:
+        augment_key, dropout_key = jax.random.split(key)
+        images, shares = self.augment(batch, augment_key)
         logits, new_model_state = self.model.apply(
             {"params": params, **model_state},
-            self.scale(batch["image"]),
+            self._inputs(images),
             train=True,
             mutable=list(model_state),
-            rngs={"dropout": key},
+            # Each chunk of a batch has units of its own dropped.
+            rngs={"dropout": jax.random.fold_in(dropout_key, batch["position"][0])},
         )
-        return _cross_entropy(logits, batch["label"], self.label_smoothing), dict(new_model_state)
+        return self._loss(logits, batch, shares), dict(new_model_state)
+
+    def _inputs(self, images: jax.Array) -> jax.Array:
+        return self.scale(images).astype(self.dtype)
+
+    def _loss(self, logits: jax.Array, batch: Batch, shares: jax.Array | None) -> jax.Array:
+        """The cross-entropy, float32 [B]: with the labels, or with targets mixed or smoothed.
+
+        Targets are mixed as the images are, then smoothed as optax does.
+        """
+        if shares is None and not self.label_smoothing:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        if shares is not None:
+            partners = jax.nn.one_hot(batch["partner"]["label"], logits.shape[-1])
+            targets = mix(targets, partners, shares)
+        targets = optax.smooth_labels(targets, self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
 
     def penalty(self, params: Params) -> jax.Array:
         """0.5 * l2 * sum of squares of the parameters of rank >= 2: no biases, no scales.
@@ -87,20 +123,13 @@ class ImageClassification:
     def evaluate(
         self, params: Params, model_state: ModelState, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
-        images = self.scale(batch["image"])
+        images = self._inputs(batch["image"])
         logits, _ = self.model.apply(
             {"params": params, **model_state}, images, train=False, mutable=[]
         )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, axis=-1) == batch["label"]
-        return _cross_entropy(logits, batch["label"], 0.0), correct.astype(jnp.float32)
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
-    """[B] float32 from logits [B, K] and labels [B]; the smoothed target is optax's."""
-    if not label_smoothing:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+        return losses, correct.astype(jnp.float32)
 
 
 def _raw(dataset: ArrayDataset) -> Scaling:
@@ -116,21 +145,51 @@ def _unit(dataset: ArrayDataset) -> Scaling:
 
 def _standardized(dataset: ArrayDataset) -> Scaling:
     """Mean 0, standard deviation 1 over all pixels of the training set (two scalars)."""
+    return _affine(*_moments(dataset.train["image"], dataset.max_value))
+
+
+def _channel_standardized(dataset: ArrayDataset) -> Scaling:
+    """Mean 0, standard deviation 1 of each channel over the training set."""
+    images = dataset.train["image"]
+    channels = [_moments(images[..., c], dataset.max_value) for c in range(images.shape[-1])]
+    means, stds = np.array(channels).T.reshape(2, 1, 1, 1, -1)
+    return _affine(means, stds)
+
+
+def _affine(mean: np.ndarray, std: np.ndarray) -> Scaling:
+    mean, std = mean.astype(np.float32), std.astype(np.float32)
+    return lambda images: (images.astype(jnp.float32) - mean) / std
+
+
+def _moments(pixels: np.ndarray, max_value: int) -> tuple[np.float64, np.float64]:
+    """Mean and standard deviation of unsigned integers up to `max_value`, by their counts."""
     counts = sum(
-        np.bincount(images.ravel(), minlength=dataset.max_value + 1)
-        for images in np.array_split(dataset.train["image"], 64)  # bounds the memory
+        np.bincount(part.ravel(), minlength=max_value + 1)
+        for part in np.array_split(pixels, 64)  # bounds the memory
     )
-    values = np.arange(dataset.max_value + 1)
+    values = np.arange(max_value + 1)
     mean = np.average(values, weights=counts)
-    std = np.sqrt(np.average((values - mean) ** 2, weights=counts))
-    return lambda images: (images.astype(jnp.float32) - np.float32(mean)) / np.float32(std)
+    return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
-_SCALINGS = {"raw": _raw, "unit": _unit, "standardized": _standardized}
+_SCALINGS = {
+    "raw": _raw,
+    "unit": _unit,
+    "standardized": _standardized,
+    "channel_standardized": _channel_standardized,
+}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def input_scaling(name: str, dataset: ArrayDataset) -> Scaling:
-    """The scaling called `name` ("raw", "unit" or "standardized"); UserError for any other name."""
+    """The scaling called `name`, a key of `_SCALINGS`; UserError for any other name."""
     if name not in _SCALINGS:
         raise unknown("input_scaling", name, _SCALINGS)
     return _SCALINGS[name](dataset)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype called `name` ("float32" or "bfloat16"); UserError for any other name."""
+    if name not in _DTYPES:
+        raise unknown("dtype", name, _DTYPES)
+    return jnp.dtype(_DTYPES[name])

@@ -47,10 +47,14 @@ def _machine() -> str:
 
     import jax
 
+    from rkbench.run_record import source_commit
+
+    commit, dirty = source_commit()
+    source = f"commit {commit}{' with changes' if dirty else ''}" if commit else "no commit"
     devices = ", ".join(f"{device.platform} {device.device_kind}" for device in jax.devices())
     return (
         f"{platform.machine()}, {_processor()}, {os.cpu_count()} cores, devices: {devices}; "
-        f"Python {platform.python_version()}, jax {jax.__version__}. "
+        f"Python {platform.python_version()}, jax {jax.__version__}, rkbench {source}. "
         "Medians over pairs of calls in turn; minimum to maximum in brackets."
     )
 

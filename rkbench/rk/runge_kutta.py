@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rkbench.rk.checks import DECAY, check_number, is_traced
+from rkbench.rk.checks import DECAY, POSITIVE, check_number, is_traced
 from rkbench.rk.preconditioners import Preconditioner, identity
 from rkbench.rk.rk_gradient import rk_gradient
 from rkbench.rk.step_size import StepSizeRule, fixed
@@ -21,7 +21,7 @@ class RungeKuttaState(NamedTuple):
     grad_evals: jax.Array  # gradient evaluations spent, with the caller's first stage: int32 scalar
     step_size: jax.Array  # h of the last step: float scalar
     preconditioner: Any  # what A_n is made of, e.g. diag G_n
-    momentum: Any  # optax's TraceState holding m_n, or empty without momentum
+    momentum: Any  # optax's state of clipping and momentum, with m_n; empty without
 
 
 def runge_kutta(
@@ -30,6 +30,7 @@ def runge_kutta(
     *,
     preconditioner: Preconditioner | None = None,
     momentum: Any = 0.0,
+    clip_norm: float | None = None,
     unroll_stages: bool | None = None,
     name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -41,6 +42,8 @@ def runge_kutta(
         rule such as `dalr(c=4.0, p=0.8)`.
       preconditioner: A_n; none by default.
       momentum: beta in [0, 1) of Eq. (9), m <- beta m + g*; 0 or None keeps no m.
+      clip_norm: the largest norm of g*, over all parameters: a longer g* is shortened to it before
+        momentum. None does not clip. (To clip each stage, clip inside `grad_fn` and `gradient`.)
       unroll_stages: whether to write out the stages of a chain instead of compiling them as a
         loop. By default they are a loop. XLA's CPU backend runs convolutions about five times
         slower inside a loop: unroll there.
@@ -54,7 +57,7 @@ def runge_kutta(
       decay after it, or inside `grad_fn` and `gradient` both.
     """
     rule = learning_rate if isinstance(learning_rate, StepSizeRule) else fixed(learning_rate)
-    trace = _trace(momentum)
+    direction = _direction(clip_norm, momentum)
     preconditioner = preconditioner or identity()
     evaluations = tableau.evaluated_stages + rule.grad_evals
     name = name or tableau.name
@@ -65,7 +68,7 @@ def runge_kutta(
             grad_evals=jnp.zeros((), jnp.int32),
             step_size=jnp.zeros((), float),
             preconditioner=preconditioner.init(params),
-            momentum=trace.init(params),
+            momentum=direction.init(params),
         )
 
     def update(updates, state: Any, params=None, *, grad_fn: Any = None, **extra_args):
@@ -83,7 +86,7 @@ def runge_kutta(
             unroll=bool(unroll_stages),
         )
         # m_{n+1} = beta m_n + g*, Eq. (9)
-        m, momentum_state = trace.update(gradient, state.momentum, params)
+        m, momentum_state = direction.update(gradient, state.momentum, params)
         state = RungeKuttaState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             grad_evals=state.grad_evals + evaluations,
@@ -96,12 +99,18 @@ def runge_kutta(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _trace(momentum: Any) -> optax.GradientTransformation:
-    """m <- beta m + g*, or nothing where beta is 0."""
-    if momentum is None or (not is_traced(momentum) and momentum == 0):
+def _direction(clip_norm: float | None, momentum: Any) -> optax.GradientTransformation:
+    """What is done to g* before the step: clipping, then m <- beta m + g*; both optional."""
+    parts: list[optax.GradientTransformation] = []
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, POSITIVE)
+        parts.append(optax.clip_by_global_norm(clip_norm))
+    if is_traced(momentum) or momentum:
+        check_number("momentum", momentum, DECAY)
+        parts.append(optax.trace(decay=momentum))
+    if not parts:
         return optax.identity()
-    check_number("momentum", momentum, DECAY)
-    return optax.trace(decay=momentum)
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
 
 def _require(name: str, **arguments: Any) -> None:
