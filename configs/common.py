@@ -67,7 +67,7 @@ class Variant(NamedTuple):
 
 
 def with_variant(
-    config: ConfigDict,
+    config: Any,
     variant: str,
     presets: Mapping[str, Preset],
     variants: Mapping[str, Variant] = {},

@@ -22,4 +22,4 @@ def run(argv: list[str]) -> None:
     print("\nConfigs (configs/NAME.py:OPTIMIZER[,full][,KEY=VALUE...])")
     for file in sorted(pathlib.Path(configs.__file__).parent.glob("[a-z]*_*.py")):
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        print(f"  {'configs/' + file.name:<24}{docstring.splitlines()[0]}")
+        print(f"  {'configs/' + file.name:<28}{docstring.splitlines()[0]}")

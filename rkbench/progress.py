@@ -20,6 +20,7 @@ class Progress:
         self._step = first_step
         self._shown: dict[str, float] = {}
         self._begin = self._last_line = time.monotonic()
+        self._printed = -1  # the step of the last line
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total_steps, initial=first_step, desc=label, unit="step")
@@ -35,7 +36,8 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        if self._bar is None:
+        if self._bar is None and self._step != self._printed:
+            self._printed = self._step
             self._last_line = time.monotonic()
             print(self._line(self._last_line - self._begin), file=sys.stderr, flush=True)
 

@@ -123,6 +123,7 @@ def test_an_example_looks_the_same_as_partner():
     assert none is None
     assert views.dtype == jnp.uint8
     mixed, shares = EVERYTHING(batch_of(images, np.arange(12)), key)
+    assert shares is not None
     expected = augment.mix(views, jnp.roll(views, 1, axis=0), shares)
     np.testing.assert_array_equal(mixed, expected)
 
@@ -152,4 +153,4 @@ def test_nothing_is_done_by_default_and_no_position_is_needed():
 @pytest.mark.parametrize("field", ["crop_padding", "cutout", "mixup_alpha"])
 def test_a_negative_setting_is_named(field):
     with pytest.raises(UserError, match=f"augment.{field} is -1"):
-        Augmentation(**{field: -1})
+        Augmentation(**{field: -1})  # pyright: ignore[reportArgumentType]

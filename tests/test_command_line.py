@@ -38,7 +38,7 @@ def train(workdir, *arguments, config="configs/digits_mlp.py:rk4", cwd=ROOT):
         (["more"], "unexpected argument 'more'"),
         (["--config=configs/digit_mlp.py:rk4"], "nearest: configs/digits_mlp.py"),
         (["--config=configs/digits_mlp.py:rk5"], "unknown optimizer 'rk5'"),
-        (["--config=configs/digits_mlp.py:rk4,ful"], "unknown variant 'ful'; nearest: full"),
+        (["--config=configs/digits_mlp.py:rk4,ful"], "'ful'; nearest: full"),
         (["--config=configs/digits_mlp.py:rk4,total_steps=x"], "total_steps"),
     ],
 )

@@ -1,6 +1,10 @@
+import dataclasses
+import dataclasses
 import hashlib
 import io
+import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -39,6 +43,26 @@ def test_real_data_is_complete(name, tfds_dir):
         assert sorted(np.unique(split["label"])) == list(range(dataset.num_classes))
     counts = np.bincount(dataset.test["label"])
     assert counts[1] == (1_135 if name == "mnist" else 1_000)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_real_cifar_is_balanced_and_a_subset_of_it_is_known_as_one(name, classes, tfds_dir):
+    folder = pathlib.Path(tfds_dir) / name / "3.0.2"
+    if not folder.is_dir():
+        pytest.skip(f"no {name} 3.0.2 prepared by TFDS in {tfds_dir}")
+    dataset = datasets.load(name, tfds_dir)
+    assert (dataset.version, dataset.num_classes, dataset.max_value) == ("3.0.2", classes, 255)
+    assert dataset.published == (50_000, 10_000)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
+    for split in ("train", "test"):
+        arrays = getattr(dataset, split)
+        assert arrays["image"].shape == (sizes[split], 32, 32, 3)
+        assert arrays["label"].dtype == np.int32
+        counts = np.bincount(arrays["label"], minlength=classes)  # cifar100: the fine labels
+        assert set(counts) == {sizes[split] // classes}
+    whole = (sizes["train"], sizes["test"]) == dataset.published
+    assert dataset.subset_of.get("subset", False) is not whole
 
 
 def test_second_load_is_the_same_and_imports_neither_tensorflow_nor_scikit_learn(tfds_dir):
@@ -123,7 +147,8 @@ def test_cache_folder(monkeypatch):
     assert str(array_cache.folder()) == "/home/someone/.cache/rkbench"
 
 
-OFFLINE = TfdsSource("mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz")  # port 9: nobody listens
+# Port 9: nobody listens.
+OFFLINE = TfdsSource("mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz", 10, 60_000, 10_000)
 
 
 def test_missing_data_is_one_clear_error_and_quick(tmp_path):
@@ -151,7 +176,7 @@ def test_where_data_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR")
     assert OFFLINE.locate(None) == tmp_path / "home/tensorflow_datasets" / ending
     with pytest.raises(UserError):  # another version is not taken for this one
-        TfdsSource("mnist", "9.9.9", OFFLINE.origin).locate(None)
+        dataclasses.replace(OFFLINE, version="9.9.9").locate(None)
 
 
 def test_a_subset_has_another_fingerprint(tmp_path):
@@ -202,6 +227,19 @@ def test_data_out_of_range_is_refused(train, message):
     good = split(np.zeros((1, 1, 1, 1)), [0])
     with pytest.raises(UserError, match=message):
         datasets.ArrayDataset("tiny", "1", "f", 3, 5, train, good)
+
+
+@pytest.mark.parametrize(
+    ("published", "subset"),
+    [(None, False), ((3, 2), False), ((2, 2), False), ((4, 2), True), ((3, 3), True)],
+)
+def test_fewer_examples_than_published_are_a_subset(published, subset):
+    train, test = (split(np.zeros((size, 1, 1, 1)), [0] * size) for size in (3, 2))
+    dataset = datasets.ArrayDataset("tiny", "1", "f", 3, 5, train, test, published)
+    assert dataset.subset_of.get("subset", False) is subset
+    if subset:
+        full = dataset.subset_of["full_train_examples"], dataset.subset_of["full_test_examples"]
+        assert full == published
 
 
 def test_unknown_dataset_names_the_nearest():

@@ -1,5 +1,6 @@
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from workloads.models.vit import ViT, parse_variant, patches, sincos_positions
 
 IMAGENET = (2, 224, 224, 3)
 SMALL = (3, 8, 12, 3)  # six patches of 4x4
-CLASS_TOKEN = {"pooling": "class_token", "positions": "learned"}
+CLASS_TOKEN: dict[str, Any] = {"pooling": "class_token", "positions": "learned"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ Params: TypeAlias = Any
 """A pytree of float32 arrays: what the optimizer moves."""
 ModelState: TypeAlias = dict[str, Any]
 """Everything else a model keeps, by Flax collection: {"batch_stats": ...}, or {}."""
-Batch: TypeAlias = dict[str, jax.Array]
+Batch: TypeAlias = dict[str, Any]
 """{"image": [B, ...] as stored (uint8), "label": int32 [B]}.
 
 In training also "position": int32 [B], the place of each example in the step's whole batch, and for

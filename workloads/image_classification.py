@@ -156,7 +156,7 @@ def _channel_standardized(dataset: ArrayDataset) -> Scaling:
     return _affine(means, stds)
 
 
-def _affine(mean: np.ndarray, std: np.ndarray) -> Scaling:
+def _affine(mean: np.floating | np.ndarray, std: np.floating | np.ndarray) -> Scaling:
     mean, std = mean.astype(np.float32), std.astype(np.float32)
     return lambda images: (images.astype(jnp.float32) - mean) / std
 
