@@ -1,1 +1,0 @@
-"""ImageNet's input: conversion to ArrayRecord, random access, preprocessing, batches by step."""
