@@ -19,7 +19,7 @@ def run(argv: list[str]) -> None:
         own = ", ".join(f"{keyword}={value!r}" for keyword, value in keywords.items())
         print(f"  {name:<24}{own}")
     print(f"  {'optax:NAME':<24}any optimizer that optax exports, with optax's keywords")
-    print("\nConfigs (configs/NAME.py:OPTIMIZER[,full][,KEY=VALUE...])")
+    print("\nConfigs (configs/NAME.py:OPTIMIZER[,WORD...][,KEY=VALUE...])")
     for file in sorted(pathlib.Path(configs.__file__).parent.glob("[a-z]*_*.py")):
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         print(f"  {'configs/' + file.name:<28}{docstring.splitlines()[0]}")
