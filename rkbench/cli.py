@@ -10,6 +10,7 @@ _COMMANDS = {
     "train": ("rkbench.main", "train a config; resumes where it stopped"),
     "list": ("rkbench.listing", "show workloads, optimizers and configs"),
     "quickstart": ("rkbench.quickstart", "compare Runge-Kutta with Adam on the embedded digits"),
+    "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),
     "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),
 }
 

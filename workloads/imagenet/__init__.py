@@ -1,0 +1,1 @@
+"""ImageNet's input: conversion to ArrayRecord, random access, preprocessing, batches by step."""
