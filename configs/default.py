@@ -27,6 +27,13 @@ def get_config() -> Any:
     config.augment.flip = False  # mirror half of the images left to right
     config.augment.cutout = 0  # side of a random black square, in pixels
     config.augment.mixup_alpha = 0.0  # mix pairs by a share from Beta(alpha, alpha); 0: none
+    config.augment.rand_augment_layers = 0  # RandAugment (ImageNet only): operations on an image
+    config.augment.rand_augment_magnitude = 10.0  # and their strength, 0 to 10
+    # Of streamed datasets (ImageNet): a damaged image is an error ("raise"), or the next sound one
+    # takes its place and is counted ("skip")
+    config.on_corrupt = "raise"
+    # worker processes that prepare images; 0: a thread of this process, -1: one a core
+    config.input_workers = 0
     config.l2 = 0.0  # factor of the penalty 0.5 * l2 * ||w||^2 over parameters of rank >= 2
     config.label_smoothing = 0.0  # mass of the target spread evenly over all classes, in [0, 1)
     # what the model computes in: "float32", "bfloat16"; parameters and optimizer stay float32

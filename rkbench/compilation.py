@@ -29,18 +29,24 @@ def compiled_loops(choice: str, convolves: bool) -> bool:
     return choices[choice]
 
 
-def vectorized_seeds(choice: str) -> bool:
+def vectorized_seeds(choice: str, streamed: bool) -> bool:
     """Whether the seeds of a run train together under `vmap` rather than one after the other.
 
     The rule behind "auto": together on accelerators; on a CPU one after the other is faster, since
-    one seed already keeps all cores busy.
+    one seed already keeps all cores busy. With streamed data always one after the other: each seed
+    has a stream of its own.
 
     Raises:
-      UserError: `choice` is not "auto", "on" or "off".
+      UserError: `choice` is not "auto", "on" or "off", or "on" with streamed data.
     """
-    choices = {"auto": jax.default_backend() != "cpu", "on": True, "off": False}
+    accelerated = jax.default_backend() != "cpu"
+    choices = {"auto": accelerated and not streamed, "on": True, "off": False}
     if choice not in choices:
         raise errors.unknown("vectorize_seeds", choice, choices)
+    if choice == "on" and streamed:
+        raise errors.UserError(
+            "vectorize_seeds='on' needs a dataset in memory; this one is streamed"
+        )
     return choices[choice]
 
 

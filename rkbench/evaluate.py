@@ -1,11 +1,14 @@
 """Loss and accuracy on whole splits: every example once, merged by sums."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rkbench.feed import Stream
 
 PyTree = Any
 
@@ -24,54 +27,96 @@ class Split(NamedTuple):
     batches: PyTree
     weights: jax.Array  # 1 for an example, 0 for the padding of the last batch
 
-    def batch(self, i: int) -> tuple[PyTree, jax.Array]:
-        """The i-th batch and its weights."""
-        return jax.tree.map(lambda leaf: leaf[i], self.batches), self.weights[i]
+    def each(self) -> Iterator[tuple[PyTree, jax.Array]]:
+        """The batches one by one, with their weights."""
+        for i in range(len(self.weights)):
+            yield jax.tree.map(lambda leaf, i=i: leaf[i], self.batches), self.weights[i]
+
+
+class StreamedSplit(NamedTuple):
+    """The first `examples` of a stream, which every evaluation reads anew."""
+
+    stream: Stream
+    examples: int
+    batch_size: int
+
+    def each(self) -> Iterator[tuple[PyTree, np.ndarray]]:
+        """The batches one by one, all of one size, with their weights."""
+        remaining = self.examples
+        with contextlib.closing(self.stream.evaluation_batches(self.batch_size)) as batches:
+            while remaining > 0:
+                batch = next(batches)
+                rows = len(next(iter(batch.values())))
+                weights = (np.arange(self.batch_size) < min(rows, remaining)).astype(np.float32)
+                yield (
+                    {name: _padded(leaf, self.batch_size) for name, leaf in batch.items()},
+                    weights,
+                )
+                remaining -= rows
+
+
+def split(examples: dict[str, np.ndarray] | Stream, count: int, batch_size: int):
+    """The first `count` of the examples as a split, in memory or streamed as they are."""
+    if isinstance(examples, dict):
+        return cut({name: array[:count] for name, array in examples.items()}, batch_size)
+    count = min(count, len(examples))
+    return StreamedSplit(examples, count, min(batch_size, count))
 
 
 def cut(arrays: dict[str, np.ndarray], batch_size: int) -> Split:
     """Cuts arrays (leading axis: examples) into batches; the first row pads the last one."""
     examples = len(next(iter(arrays.values())))
     batch_size = min(batch_size, examples)
-    padding = -examples % batch_size
+    rows = examples + -examples % batch_size
 
     def reshape(array: np.ndarray) -> jax.Array:
-        padded = np.concatenate([array, np.repeat(array[:1], padding, axis=0)])
-        return jnp.asarray(padded.reshape(-1, batch_size, *array.shape[1:]))
+        return jnp.asarray(_padded(array, rows).reshape(-1, batch_size, *array.shape[1:]))
 
-    weights = (np.arange(examples + padding) < examples).astype(np.float32)
+    weights = (np.arange(rows) < examples).astype(np.float32)
     return Split(
         {name: reshape(array) for name, array in arrays.items()},
         jnp.asarray(weights.reshape(-1, batch_size)),
     )
 
 
-class Evaluator:
-    """Evaluates a workload's model on splits.
+def _padded(array: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[:1], rows - len(array), axis=0)])
 
-    Attributes:
-      loop: whether the batches of a split run in a compiled loop or one by one.
-    """
+
+class Evaluator:
+    """Evaluates a workload's model on splits."""
 
     def __init__(self, workload, loop: bool, seeds_at_once: int):
+        """`loop` is whether the batches of a split on the device run in a compiled loop."""
         self._loop = loop
-        function: Callable = _whole_split(workload) if loop else _one_batch(workload)
+        one_batch, whole = _one_batch(workload), _whole_split(workload)
         if seeds_at_once > 1:
-            function = jax.vmap(function, in_axes=(0, 0, None, None))
-        self._function = jax.jit(function)
+            one_batch = jax.vmap(one_batch, in_axes=(0, 0, None, None))
+            whole = jax.vmap(whole, in_axes=(0, 0, None, None))
+        self._one_batch, self._whole_split = jax.jit(one_batch), jax.jit(whole)
 
-    def __call__(self, params: PyTree, model_state: PyTree, split: Split) -> dict[str, np.ndarray]:
+    def __call__(
+        self, params: PyTree, model_state: PyTree, split: Split | StreamedSplit
+    ) -> dict[str, np.ndarray]:
         """{"loss": mean, "accuracy": fraction} over the split; float64 scalars, or [seeds]."""
-        if self._loop:
-            sums = self._function(params, model_state, *split)
+        if self._loop and isinstance(split, Split):
+            sums = self._whole_split(params, model_state, *split)
         else:
-            parts = [
-                self._function(params, model_state, batch, weights)
-                for batch, weights in map(split.batch, range(len(split.weights)))
-            ]
-            sums = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+            sums = self._merged(params, model_state, split)
         loss, correct, count = (np.asarray(leaf, np.float64) for leaf in jax.device_get(sums))
         return {"loss": loss / count, "accuracy": correct / count}
+
+    def _merged(self, params: PyTree, model_state: PyTree, split: Split | StreamedSplit) -> Sums:
+        total = None
+        for batch, weights in split.each():
+            sums = self._one_batch(params, model_state, batch, weights)
+            if total is not None:
+                if isinstance(split, StreamedSplit):
+                    jax.block_until_ready(total)  # or batches would pile up on the device
+                sums = Sums(*map(jnp.add, total, sums))
+            total = sums
+        assert total is not None, "a split has an example"
+        return total
 
 
 def _one_batch(workload) -> Callable[..., Sums]:

@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 import workloads
 from rkbench import compilation, errors, optimizers, schedules
 from rkbench.batches import FULL, resolve_batch_size
-from rkbench.evaluate import Evaluator, Split, cut
+from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
+from rkbench.feed import Feed, open_feed
 from rkbench.train_step import Program, StepFunction
 
 # When batch-norm statistics move: in each step from its first or last stage, or as in the first but
@@ -49,16 +49,17 @@ class Experiment:
         _check_seeds(config.seeds)
         if config.batch_norm_update not in BATCH_NORM_UPDATES:
             raise errors.unknown("batch_norm_update", config.batch_norm_update, BATCH_NORM_UPDATES)
-        vectorize = compilation.vectorized_seeds(config.vectorize_seeds)
+        compilation.vectorized_seeds(config.vectorize_seeds, streamed=False)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
         rates = _learning_rates(config)
         check_optimizer(config.optimizer, rates)
         workload = workloads.create(config, dataset)
-        seeds = tuple(config.seeds)
+        seeds, streamed = tuple(config.seeds), not isinstance(workload.train, dict)
+        vectorize = compilation.vectorized_seeds(config.vectorize_seeds, streamed)
         return cls(
             config,
             workload,
-            _checked_batch_size(config.batch_size, len(workload.train["label"])),
+            _checked_batch_size(config.batch_size, workload.provenance["train_examples"], streamed),
             rates,
             compilation.compiled_loops(config.compiled_loops, workload.convolves),
             (seeds,) if vectorize else tuple((seed,) for seed in seeds),
@@ -82,15 +83,19 @@ class Experiment:
             config.physical_batch_size,
             stage_clip_norm=clip_norm if config.grad_clip_stages else None,
             last_stage_state=last_stage,
+            norm_every=config.log_every_steps,
         )
+
+    @functools.cached_property
+    def feed(self) -> Feed:
+        """The training examples."""
+        return open_feed(self.workload.train, self.batch_size)
 
     @functools.cached_property
     def program(self) -> Program:
         """The compiled training program; every group of seeds uses the same."""
-        data = jax.tree.map(jax.device_put, self.workload.train)
-        return Program(
-            self.step, data, self.learning_rates, len(self.seed_groups[0]), loop=self.loop
-        )
+        loop = self.loop and not self.feed.streamed
+        return Program(self.step, self.feed, self.learning_rates, len(self.seed_groups[0]), loop)
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
@@ -98,12 +103,13 @@ class Experiment:
         return Evaluator(self.workload, self.loop, len(self.seed_groups[0]))
 
     @functools.cached_property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, Split | StreamedSplit]:
         """What is evaluated: the first `train_eval_size` training examples and the test set."""
-        size = self.config.train_eval_size
-        train = {name: array[:size] for name, array in self.workload.train.items()}
-        splits = {"train": train, "test": self.workload.test}
-        return {name: cut(arrays, self.config.eval_batch_size) for name, arrays in splits.items()}
+        workload, batch_size = self.workload, self.config.eval_batch_size
+        return {
+            "train": split(workload.train, self.config.train_eval_size, batch_size),
+            "test": split(workload.test, workload.provenance["test_examples"], batch_size),
+        }
 
 
 def make_optimizer(
@@ -162,7 +168,9 @@ def _check_seeds(seeds) -> None:
         raise errors.UserError(f"seeds={tuple(seeds)} names a seed twice")
 
 
-def _checked_batch_size(batch_size: int | str, examples: int) -> int:
+def _checked_batch_size(batch_size: int | str, examples: int, streamed: bool) -> int:
+    if batch_size == FULL and streamed:
+        raise errors.UserError("batch_size='full' needs a dataset in memory; this one is streamed")
     if isinstance(batch_size, str) and batch_size != FULL:
         raise errors.UserError(f"batch_size={batch_size!r} must be a whole number or 'full'")
     size = resolve_batch_size(batch_size, examples)

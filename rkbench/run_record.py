@@ -22,9 +22,9 @@ Record = dict[str, Any]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
 
-# Where the data lies, how a run is reported and which other seeds there are: no seed's numbers
-# depend on these.
-_NOT_IDENTITY = ("data_dir", "seeds", "tensorboard")
+# Where the data lies and who prepares it, how a run is reported and which other seeds there are: no
+# seed's numbers depend on these.
+_NOT_IDENTITY = ("data_dir", "input_workers", "seeds", "tensorboard")
 
 
 def plain_config(config) -> Record:

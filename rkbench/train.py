@@ -94,12 +94,14 @@ class _Group:
         self._step = 0
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # seed -> step
+        self._input: dict[str, float] = {}  # the feed's counters before this process
         self._steps_per_dispatch = 1
         self._state: TrainState = experiment.program.init(seeds)
 
     def train(self) -> None:
         """Trains to the end and adds the seeds to the run record."""
-        with contextlib.closing(self._checkpoints):
+        feed = self._experiment.feed
+        with contextlib.closing(self._checkpoints), contextlib.closing(feed):
             self._restore()
             program = self._experiment.program
             program.compile(self._state, self._seeds)
@@ -133,6 +135,7 @@ class _Group:
             self._state = jax.tree.map(jax.device_put, restored.state)
             self._seconds = restored.progress["seconds"]
             self._diverged = {int(s): n for s, n in restored.progress["diverged"].items()}
+            self._input = restored.progress.get("input", {})
         self._log.truncate(self._seeds, self._step)
 
     def _next_event(self) -> int:
@@ -195,6 +198,7 @@ class _Group:
                 {
                     "seconds": self._seconds,
                     "diverged": {str(s): n for s, n in self._diverged.items()},
+                    "input": self._input_so_far(),
                 },
             )
 
@@ -211,8 +215,14 @@ class _Group:
             if seed in self._diverged:
                 continue
             own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
+            own |= self._input_so_far()
             self._log.evaluation(seed, self._step, self._seconds, own.pop("grad_evals"), own)
             self._progress.update(self._step, test=own["test/accuracy"])
+
+    def _input_so_far(self) -> dict[str, float]:
+        """What the input has cost since step 0; nothing for data on the device."""
+        counters = self._experiment.feed.counters()
+        return {name: self._input.get(name, 0) + value for name, value in counters.items()}
 
     def _finish(self) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params)) // len(self._seeds)

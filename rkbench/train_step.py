@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from rkbench import optimizers
-from rkbench.batches import batch_indices
+from rkbench.feed import Feed
 from rkbench.gradients import Objective, Stages
 from rkbench.rk.vector_space import norm
 
@@ -39,7 +39,7 @@ class StepMetrics(NamedTuple):
     """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
 
     loss: Scalars  # of the step's batch, with the penalty, float32
-    grad_norm: Scalars  # || grad L(theta_n) ||, float32
+    grad_norm: Scalars  # || grad L(theta_n) ||, float32; NaN where it is not reported
     learning_rate: Scalars  # h_n, float32
     grad_evals: Scalars  # spent up to and including this step, int32
 
@@ -57,6 +57,8 @@ class StepFunction:
       stage_clip_norm: the largest norm of each stage's gradient; None for any.
       last_stage_state: take the model state from the last stage instead of the first; needs an
         optimizer that writes its stages out.
+      norm_every: the gradient's norm is reported of every so many steps, 0 for none: it reads the
+        whole gradient once more, 5 % of a step of the MLP.
     """
 
     workload: Any
@@ -65,6 +67,7 @@ class StepFunction:
     chunk: int
     stage_clip_norm: float | None = None
     last_stage_state: bool = False
+    norm_every: int = 1
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step, drawn from the seed's `key`."""
@@ -89,8 +92,8 @@ class StepFunction:
 
         Args:
           state: the state before the step.
-          data: arrays of the training set.
-          indices: int32 [batch_size], the step's batch; empty for the full batch.
+          data: arrays of the training set, or of the step's batch where that is streamed.
+          indices: int32 [batch_size], the step's batch; empty where `data` is the batch.
           step: n, an int32 scalar.
           key: the seed's key.
           learning_rate: h_n, a float32 scalar.
@@ -112,11 +115,19 @@ class StepFunction:
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             loss,
-            norm(gradient),
+            self._reported_norm(gradient, step),
             optimizers.step_size(opt_state, default=learning_rate),
             optimizers.grad_evals(opt_state),
         )
         return TrainState(params, model_state, opt_state), metrics
+
+    def _reported_norm(self, gradient: PyTree, step: jax.Array) -> jax.Array:
+        if self.norm_every == 1:
+            return norm(gradient)
+        nothing = jnp.full((), jnp.nan)
+        if self.norm_every == 0:
+            return nothing
+        return jax.lax.cond((step + 1) % self.norm_every == 0, norm, lambda _: nothing, gradient)
 
     def statistics(self, state, data, indices, step, key) -> TrainState:
         """The state with its model state moved by one forward pass, and nothing else."""
@@ -124,7 +135,7 @@ class StepFunction:
         return state._replace(model_state=objective.value_and_state(state.params)[1])
 
     def _objective(self, state, data, indices, step, key) -> Objective:
-        if self.batch_size == len(jax.tree.leaves(data)[0]):  # the full batch, in its own order
+        if self.batch_size == len(jax.tree.leaves(data)[0]):  # all of `data`, in its own order
             indices = jnp.arange(self.batch_size, dtype=jnp.int32)
         step_key = jax.random.fold_in(key, step)
         return Objective(self.workload, data, indices, state.model_state, step_key, self.chunk)
@@ -141,7 +152,7 @@ class Program:
     def __init__(
         self,
         step: StepFunction,
-        data: PyTree,
+        feed: Feed,
         learning_rates: np.ndarray,
         seeds_at_once: int,
         loop: bool,
@@ -150,15 +161,14 @@ class Program:
 
         Args:
           step: the step function.
-          data: arrays of the training set, on the device.
+          feed: gives the examples of each step.
           learning_rates: h_0, h_1, ...: float32 [total_steps].
           seeds_at_once: seeds that train together; with 1 there is no axis for them.
-          loop: whether steps run in a compiled loop.
+          loop: whether steps run in a compiled loop; a streamed feed cannot.
         """
         self._step = step
-        self._data = data
+        self._feed = feed
         self._learning_rates = learning_rates
-        self._examples = len(jax.tree.leaves(data)[0])
         self._vector = seeds_at_once > 1
         self._max_steps = MAX_STEPS_PER_DISPATCH
         function, statistics = step.__call__, step.statistics
@@ -185,7 +195,10 @@ class Program:
 
     def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
         """The program traced and lowered, for whoever wants to look at it."""
-        return self._jitted.lower(state, *self._arguments(seeds, 0, 1))
+        indices = np.zeros((1, self._feed.columns), np.int32)
+        return self._jitted.lower(
+            state, *self._arguments(seeds, self._feed.abstract, [indices for _ in seeds], 0)
+        )
 
     def advance(
         self, state: TrainState, seeds: Sequence[int], first_step: int, steps: int
@@ -211,42 +224,43 @@ class Program:
         On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
         """
         for step in range(first_step, first_step + STATISTICS_PASSES):
-            indices = self._indices(seeds, step, 1)[0]
+            data, indices = self._feed(seeds, step, 1)
             state = self._statistics(
-                state, self._data, indices, np.int32(step), self._keys(tuple(seeds))
+                state, data, self._of_seeds(indices)[0], np.int32(step), self._keys(tuple(seeds))
             )
         return state
 
     def _looped(self, compiled, state, seeds, first_step, steps):
-        return compiled(state, *self._arguments(seeds, first_step, steps))
+        return compiled(
+            state, *self._arguments(seeds, *self._feed(seeds, first_step, steps), first_step)
+        )
 
     def _dispatched(self, compiled, state, seeds, first_step, steps):
-        history = []
+        history: list[StepMetrics] = []
         for step in range(first_step, first_step + steps):
-            state, metrics = compiled(state, *self._arguments(seeds, step, 1))
+            arguments = self._arguments(seeds, *self._feed(seeds, step, 1), step)
+            state, metrics = compiled(state, *arguments)
+            if self._feed.streamed and history:
+                # The step before: the device never runs dry, and never holds more than two batches.
+                jax.block_until_ready(history[-1])
             history.append(metrics)
         return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 
-    def _arguments(self, seeds, first_step, steps):
+    def _arguments(self, seeds, data, indices, first_step):
         """What the compiled function takes after the state."""
-        indices = self._indices(seeds, first_step, steps)
+        indices, keys = self._of_seeds(indices), self._keys(tuple(seeds))
+        steps = len(indices)
         rates = self._learning_rates[first_step : first_step + steps]
-        keys = self._keys(seeds)
         if self._advance == self._dispatched:
-            return self._data, indices[0], np.int32(first_step), keys, rates[0]
+            return data, indices[0], np.int32(first_step), keys, rates[0]
         missing = self._max_steps - steps  # the loop never reads the padding
         indices = np.pad(indices, [(0, missing)] + [(0, 0)] * (indices.ndim - 1))
         rates = np.pad(rates, (0, missing))
-        return self._data, indices, np.int32(first_step), keys, rates, np.int32(steps)
+        return data, indices, np.int32(first_step), keys, rates, np.int32(steps)
 
-    def _indices(self, seeds, first_step, steps) -> np.ndarray:
-        """int32 [steps, batch] or [steps, seeds, batch]; no columns for the full batch."""
-        batch = self._step.batch_size
-        if batch == self._examples:
-            groups = [np.zeros((steps, 0), np.int32) for _ in seeds]
-        else:
-            groups = [batch_indices(s, first_step, steps, batch, self._examples) for s in seeds]
-        return np.stack(groups, axis=1) if self._vector else groups[0]
+    def _of_seeds(self, indices: list[np.ndarray]) -> np.ndarray:
+        """int32 [steps, batch], with several seeds [steps, seeds, batch]."""
+        return np.stack(indices, axis=1) if self._vector else indices[0]
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a program lives as long as its process
     def _keys(self, seeds: tuple[int, ...]) -> jax.Array:

@@ -76,7 +76,7 @@ def test_every_optimizer_has_a_preset_and_the_docstring_says_what_one_wants_to_k
         assert word in documented
         changed = module.VARIANTS[word].presets
         assert set(changed) <= set(common.OPTIMIZERS)
-    assert ("smoke" in WORDS[workload]) == workload.startswith("cifar")
+    assert ("smoke" in WORDS[workload]) == workload.startswith(("cifar", "imagenet"))
 
 
 @pytest.mark.parametrize("workload", [name for name in WORKLOADS if "smoke" in WORDS[name]])
@@ -196,6 +196,18 @@ PAPER = [
     ),
     ("cifar10_resnet18", "rk4_dalr", {**FIGURE_18, "learning_rate": None}),
     (
+        "imagenet_vit",
+        "nadamw",
+        {"total_steps": 186_666, "eval_every_steps": 1_866, "label_smoothing": 0.2}
+        | {"b1": 0.9414, "b2": 0.9768, "eps": 1e-8, "weight_decay": 0.02},
+    ),
+    (
+        "imagenet_vit",
+        "rk4",
+        {"total_steps": 186_666, "batch_size": 1024, "learning_rate": 0.16}
+        | {"schedule.name": "warmup_cosine"},
+    ),
+    (
         "cifar10_resnet18",
         "adam,batch1",
         {"total_steps": 1_000, "batch_size": 1, "learning_rate": 0.001, "log_every_steps": 1},
@@ -211,6 +223,13 @@ MODELS = {
     "cnn": {"features": (20, 10), "kernel_size": 3, "convolution": "auto"},
     "wrn": {"depth": 28, "width": 10, "convolution": "auto"},
     "resnet18": {"features": 64, "convolution": "auto"},
+    "vit": {
+        "variant": "B/16",
+        "pooling": "mean",
+        "positions": "sincos",
+        "representation_layer": False,
+        "dropout": 0.0,
+    },
 }
 
 

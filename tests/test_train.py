@@ -8,16 +8,12 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
 import pytest
+from resuming import check_resuming, log, outcomes
 
 import rkbench.train
 from configs import digits_mlp
-from rkbench import metrics
-from rkbench.checkpoint import Checkpoints
 from rkbench.errors import UserError
-from rkbench.experiment import Experiment
 from rkbench.train import train_and_evaluate
 from rkbench.train_step import Program
 
@@ -30,7 +26,6 @@ SETTINGS = {
     "log_every_steps": 7,
     "tensorboard": False,
 }
-CLOCKS = ("wall_time", "seconds")
 
 
 def config(variant="rk4_momentum", **changes):
@@ -40,71 +35,13 @@ def config(variant="rk4_momentum", **changes):
     return result.lock()
 
 
-def log(workdir):
-    """The log without the clock."""
-    lines = metrics.read(pathlib.Path(workdir) / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
-
-
-def outcomes(record):
-    """A run record's results without the clock."""
-    seeds = [{k: v for k, v in seed.items() if k not in CLOCKS} for seed in record["seeds"]]
-    return seeds, record["status"], record["steps"], record["grad_evals"]
-
-
-def final_state(workdir, configuration, seed=0):
-    experiment = Experiment.from_config(configuration)
-    checkpoints = Checkpoints(pathlib.Path(workdir).absolute() / "checkpoints" / f"seed-{seed}")
-    restored = checkpoints.restore(experiment.program.init((seed,)))
-    checkpoints.close()
-    assert restored is not None
-    assert restored.step == configuration.total_steps
-    return restored.state
-
-
-def assert_same_bits(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-class Killed(BaseException):
-    """Stands for a kill in the middle: nothing catches it."""
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """interrupt(n): the n-th call of the compiled program from now on raises `Killed`."""
-    advance = Program.advance
-
-    def after(calls):
-        left = [calls]
-
-        def interrupted(self, *arguments):
-            left[0] -= 1
-            if left[0] == 0:
-                monkeypatch.setattr(Program, "advance", advance)
-                raise Killed
-            return advance(self, *arguments)
-
-        monkeypatch.setattr(Program, "advance", interrupted)
-
-    return after
-
-
 @pytest.mark.parametrize(
     ("variant", "calls"), [("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)]
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, interrupt, variant, calls):
-    one, other = tmp_path / "one", tmp_path / "other"
-    configuration = config(variant, seeds=(0, 1))
-    uninterrupted = train_and_evaluate(configuration, one)
-    interrupt(calls)
-    with pytest.raises(Killed):
-        train_and_evaluate(configuration, other)
-    resumed = train_and_evaluate(configuration, other)
-    assert outcomes(resumed) == outcomes(uninterrupted)
-    assert log(other) == log(one)
-    for seed in (0, 1):
-        assert_same_bits(*(final_state(d, configuration, seed) for d in (one, other)))
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, monkeypatch, variant, calls
+):
+    check_resuming(monkeypatch, tmp_path, config(variant, seeds=(0, 1)), calls)
 
 
 def test_grouping_steps_into_calls_changes_no_bit(tmp_path, monkeypatch):
@@ -158,8 +95,8 @@ def test_seeds_differ_but_optimizers_share_initial_parameters_and_batches(tmp_pa
 
 
 def test_seeds_under_vmap_follow_the_same_curves(tmp_path):
-    apart = config("rk4", seeds=(3, 5))
-    together = config("rk4", seeds=(3, 5), vectorize_seeds="on")
+    apart = config("rk4", seeds=(3, 5), total_steps=20)
+    together = config("rk4", seeds=(3, 5), total_steps=20, vectorize_seeds="on")
     train_and_evaluate(apart, tmp_path / "apart")
     train_and_evaluate(together, tmp_path / "together")
 
@@ -169,13 +106,14 @@ def test_seeds_under_vmap_follow_the_same_curves(tmp_path):
     for one, other in zip(by_seed(tmp_path / "apart"), by_seed(tmp_path / "together"), strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            # 60 steps of float32: sums in another order differ in the last digits.
+            # 20 steps of float32: sums in another order differ in the last digits.
             assert one[name] == pytest.approx(other[name], rel=2e-3, abs=2e-3), name
 
 
 def test_single_steps_follow_the_same_curve_as_the_loop(tmp_path):
-    train_and_evaluate(config("rk4"), tmp_path / "loop")
-    train_and_evaluate(config("rk4", compiled_loops="off"), tmp_path / "single")
+    # Few steps: training amplifies the last digits, by how much depends on the machine.
+    train_and_evaluate(config("rk4", total_steps=20), tmp_path / "loop")
+    train_and_evaluate(config("rk4", total_steps=20, compiled_loops="off"), tmp_path / "single")
     for one, other in zip(log(tmp_path / "loop"), log(tmp_path / "single"), strict=True):
         assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from rkbench import optimizers
+from rkbench.feed import ResidentFeed
 from rkbench.train_step import Program, StepFunction
 
 pytestmark = pytest.mark.standard_promotion
@@ -153,7 +154,8 @@ def test_statistics_estimated_again_are_those_of_the_parameters(data):
     step = StepFunction(
         workload, lambda rate: optimizers.create("sgd", rate), batch_size=16, chunk=0
     )
-    program = Program(step, data, np.zeros(100, np.float32), seeds_at_once=1, loop=True)
+    feed = ResidentFeed(data, batch_size=16)
+    program = Program(step, feed, np.zeros(100, np.float32), seeds_at_once=1, loop=True)
     state = program.init((0,))
     found = program.with_new_statistics(state, (0,), 3)
     assert_close(found.params, state.params)

@@ -48,7 +48,10 @@ def tiny_dataset(images, max_value=255, labels=None, published=None):
     return ArrayDataset("tiny", "1", "f", 10, max_value, split, split, published)
 
 
-@pytest.mark.parametrize("name", [name for name in workloads.names() if name != "digits_mlp"])
+IN_TFDS = [name for name in workloads.names() if not name.startswith(("digits", "imagenet"))]
+
+
+@pytest.mark.parametrize("name", IN_TFDS)
 def test_every_workload_keeps_the_contract_on_real_data(name, tfds_dir):
     dataset = name.split("_")[0]
     if not (pathlib.Path(tfds_dir) / dataset.replace("fashion", "fashion_mnist")).is_dir():
@@ -242,31 +245,43 @@ def test_input_scaling():
     )
 
 
-class NoisyModel(nn.Module):
-    """Has what the larger models bring: running statistics and dropout."""
+class Normalized(nn.Module):
+    """Has running statistics."""
 
     @nn.compact
     def __call__(self, images, *, train):
         hidden = images.reshape(images.shape[0], -1)
         hidden = nn.BatchNorm(use_running_average=not train, momentum=0.5)(hidden)
-        hidden = nn.Dropout(0.5, deterministic=not train)(hidden)
         return nn.Dense(10)(hidden)
 
 
-def test_model_state_and_key_reach_the_model():
+class Dropping(nn.Module):
+    """Has dropout."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        hidden = images.reshape(images.shape[0], -1)
+        return nn.Dense(10)(nn.Dropout(0.5, deterministic=not train)(hidden))
+
+
+def on_ten_images(model, **fields):
     dataset = tiny_dataset(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1)))
-    scale = input_scaling("unit", dataset)
-    workload = ImageClassification(
-        "noisy",
+    return ImageClassification(
+        "tiny",
         dataset,
-        NoisyModel(),
-        scale,
+        model,
+        input_scaling("unit", dataset),
         l2=0.0,
         label_smoothing=0.0,
         convolves=False,
         augment=Augmentation(),
         dtype=compute_dtype("float32"),
+        **fields,
     )
+
+
+def test_model_state_reaches_the_model():
+    workload = on_ten_images(Normalized())
     params, state = workload.init(jax.random.key(0))
     batch = batch_of(workload, 10)
     losses, new_state = workload.losses(params, state, batch, jax.random.key(1))
@@ -274,15 +289,42 @@ def test_model_state_and_key_reach_the_model():
     np.testing.assert_allclose(
         new_state["batch_stats"]["BatchNorm_0"]["mean"], 0.5 * mean, rtol=1e-5
     )
-    again, _ = workload.losses(params, state, batch, jax.random.key(1))
-    other, _ = workload.losses(params, state, batch, jax.random.key(2))
-    np.testing.assert_array_equal(losses, again)
-    assert not np.allclose(losses, other)
-    later = batch | {"position": np.arange(10, 20)}  # another chunk: other units dropped
-    assert not np.allclose(workload.losses(params, state, later, jax.random.key(1))[0], losses)
+    assert losses.shape == (10,)
     before, _ = workload.evaluate(params, state, batch)
     after, _ = workload.evaluate(params, new_state, batch)
     assert not np.allclose(before, after)
+
+
+def test_dropout_is_of_the_key_and_the_position_whatever_the_chunk():
+    workload = on_ten_images(Dropping(), drops=True)
+    params, state = workload.init(jax.random.key(0))
+    batch = batch_of(workload, 10)
+
+    def losses(batch, key=1):
+        return np.asarray(workload.losses(params, state, batch, jax.random.key(key))[0])
+
+    whole = losses(batch)
+    np.testing.assert_array_equal(losses(batch), whole)
+    assert not np.allclose(losses(batch, key=2), whole)
+    chunk = batch_of(workload, 4, first=3)
+    np.testing.assert_allclose(losses(chunk), whole[3:7], rtol=1e-5)
+    elsewhere = chunk | {"position": np.arange(4)}  # other places: other units dropped
+    assert not np.allclose(losses(elsewhere), whole[3:7])
+
+
+@pytest.mark.parametrize(("name", "channels"), [("cifar10_mlp", 3), ("mnist_cnn", 1)])
+def test_bfloat16_is_of_the_products_of_small_models(name, channels):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, channels))
+    low, full = (
+        workloads.create(config_of(name, dtype=dtype), tiny_dataset(images))
+        for dtype in ("bfloat16", "float32")
+    )
+    params, state = low.init(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    losses = [w.losses(params, state, batch_of(w), jax.random.key(1))[0] for w in (low, full)]
+    assert losses[0].dtype == jnp.float32
+    np.testing.assert_allclose(*losses, rtol=0.05)
+    assert np.abs(losses[0] - losses[1]).max() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -294,13 +336,19 @@ def test_model_state_and_key_reach_the_model():
         ("l2", float("nan"), "l2 is nan"),
         ("label_smoothing", 1.0, "label_smoothing is 1.0"),
         ("dtype", "bfloat", "unknown dtype 'bfloat'; nearest: bfloat16"),
-        ("dtype", "bfloat16", "dtype='bfloat16': digits_mlp has only 'float32'"),
-        ("remat", True, "remat=True: digits_mlp has only False"),
+        ("remat", True, "remat=True: the model of digits_mlp has no blocks"),
     ],
 )
 def test_bad_settings_are_named(field, value, message):
     with pytest.raises(UserError, match=message):
         workloads.create(config_of("digits_mlp", **{field: value}))
+
+
+def test_rand_augment_is_refused_where_it_would_do_nothing():
+    config = config_of("digits_mlp")
+    config.augment.rand_augment_layers = 2
+    with pytest.raises(UserError, match="rand_augment_layers=2: only ImageNet"):
+        workloads.create(config)
 
 
 def test_names_need_no_heavy_import():

@@ -1,18 +1,21 @@
 """Workloads by name: `create(config)` builds one, `names()` lists them without importing JAX.
 
-To add one, write a factory `(config, dataset or None) -> Workload` here and give it a row in
-`_WORKLOADS`; for a dataset that fits in memory, a factory of its model is enough.
+To add one that classifies images, give it a row in `_IMAGE_CLASSIFICATION`: a factory of its
+dataset and one of its model. For another kind, write a factory `(config, dataset or None) ->
+Workload` and give it a row in `_WORKLOADS`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import flax.linen as nn
+    import jax.numpy as jnp
 
     from workloads.base import Workload
-    from workloads.datasets import ArrayDataset
+    from workloads.image_classification import Dataset
 
 
 # Factories of models: (config, number of classes) -> the model, whether it runs XLA's convolution.
@@ -21,17 +24,16 @@ if TYPE_CHECKING:
 def _mlp(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     from workloads.models.mlp import MLP
 
-    _refuse_dtype_and_remat(config)
-    return MLP(tuple(config.model.hidden_sizes), num_classes), False
+    return MLP(tuple(config.model.hidden_sizes), num_classes, _without_blocks(config)), False
 
 
 def _cnn(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     from workloads.models import convolution
     from workloads.models.cnn import CNN
 
-    _refuse_dtype_and_remat(config)
+    features, size = tuple(config.model.features), config.model.kernel_size
     convolve = convolution.choose(config.model.convolution)
-    model = CNN(tuple(config.model.features), config.model.kernel_size, num_classes, convolve)
+    model = CNN(features, size, num_classes, convolve, _without_blocks(config))
     return model, convolve is not convolution.matmul_convolution
 
 
@@ -48,6 +50,14 @@ def _resnet18(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     return ResNet18(num_classes, features=config.model.features, **_residual(config)), True
 
 
+def _vit(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
+    from workloads.image_classification import compute_dtype
+    from workloads.models.vit import ViT
+
+    dtype = compute_dtype(config.dtype)
+    return ViT(num_classes=num_classes, dtype=dtype, remat=config.remat, **config.model), False
+
+
 def _residual(config: Any) -> dict[str, Any]:
     """What both residual networks take; their strided convolutions are XLA's own in any case."""
     from workloads.image_classification import compute_dtype
@@ -60,27 +70,47 @@ def _residual(config: Any) -> dict[str, Any]:
     }
 
 
-def _refuse_dtype_and_remat(config: Any) -> None:
+def _without_blocks(config: Any) -> "jnp.dtype":
+    """The dtype of a model that has no blocks whose activations could be computed again."""
     from rkbench.errors import UserError
+    from workloads.image_classification import compute_dtype
 
-    for field, only in (("dtype", "float32"), ("remat", False)):
-        if config[field] != only:
-            raise UserError(f"{field}={config[field]!r}: {config.workload} has only {only!r}")
+    if config.remat:
+        raise UserError(f"remat=True: the model of {config.workload} has no blocks; valid: False")
+    return compute_dtype(config.dtype)
 
 
-def _in_memory(
-    own: str,
+# Factories of datasets: (config) -> the dataset.
+
+
+def _in_memory(name: str, config: Any) -> "Dataset":
+    from rkbench.errors import UserError
+    from workloads import datasets
+
+    if layers := config.augment.rand_augment_layers:
+        raise UserError(f"augment.rand_augment_layers={layers}: only ImageNet has RandAugment")
+    return datasets.load(name, config.data_dir)
+
+
+def _imagenet(config: Any) -> "Dataset":
+    from workloads.imagenet import dataset
+
+    return dataset.load(config)
+
+
+def _image_classification(
+    load: Callable[[Any], "Dataset"],
     model_factory: Callable[[Any, int], tuple["nn.Module", bool]],
     config: Any,
-    dataset: "ArrayDataset | None",
+    dataset: "Dataset | None",
 ) -> "Workload":
-    from workloads import datasets
     from workloads.augment import Augmentation
     from workloads.image_classification import ImageClassification, compute_dtype, input_scaling
 
-    augment = Augmentation(**config.augment)
+    on_device = [field.name for field in dataclasses.fields(Augmentation)]
+    augment = Augmentation(**{name: config.augment[name] for name in on_device})
     dtype = compute_dtype(config.dtype)
-    dataset = dataset or datasets.load(own, config.data_dir)
+    dataset = dataset or load(config)
     model, convolves = model_factory(config, dataset.num_classes)
     return ImageClassification(
         name=config.workload,
@@ -92,19 +122,27 @@ def _in_memory(
         convolves=convolves,
         augment=augment,
         dtype=dtype,
+        drops=getattr(model, "dropout", 0) > 0,
     )
 
 
-_WORKLOADS: dict[str, Callable[[Any, "ArrayDataset | None"], "Workload"]] = {
-    "cifar100_wrn": functools.partial(_in_memory, "cifar100", _wide_resnet),
-    "cifar10_mlp": functools.partial(_in_memory, "cifar10", _mlp),
-    "cifar10_resnet18": functools.partial(_in_memory, "cifar10", _resnet18),
-    "cifar10_wrn": functools.partial(_in_memory, "cifar10", _wide_resnet),
-    "digits_mlp": functools.partial(_in_memory, "digits", _mlp),
-    "fashion_cnn": functools.partial(_in_memory, "fashion_mnist", _cnn),
-    "fashion_mlp": functools.partial(_in_memory, "fashion_mnist", _mlp),
-    "mnist_cnn": functools.partial(_in_memory, "mnist", _cnn),
-    "mnist_mlp": functools.partial(_in_memory, "mnist", _mlp),
+# name: (dataset, model)
+_IMAGE_CLASSIFICATION = {
+    "cifar100_wrn": (functools.partial(_in_memory, "cifar100"), _wide_resnet),
+    "cifar10_mlp": (functools.partial(_in_memory, "cifar10"), _mlp),
+    "cifar10_resnet18": (functools.partial(_in_memory, "cifar10"), _resnet18),
+    "cifar10_wrn": (functools.partial(_in_memory, "cifar10"), _wide_resnet),
+    "digits_mlp": (functools.partial(_in_memory, "digits"), _mlp),
+    "fashion_cnn": (functools.partial(_in_memory, "fashion_mnist"), _cnn),
+    "fashion_mlp": (functools.partial(_in_memory, "fashion_mnist"), _mlp),
+    "imagenet_vit": (_imagenet, _vit),
+    "mnist_cnn": (functools.partial(_in_memory, "mnist"), _cnn),
+    "mnist_mlp": (functools.partial(_in_memory, "mnist"), _mlp),
+}
+
+_WORKLOADS: dict[str, Callable[[Any, "Dataset | None"], "Workload"]] = {
+    name: functools.partial(_image_classification, *parts)
+    for name, parts in _IMAGE_CLASSIFICATION.items()
 }
 
 
@@ -113,12 +151,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_WORKLOADS))
 
 
-def create(config: Any, dataset: "ArrayDataset | None" = None) -> "Workload":
+def create(config: Any, dataset: "Dataset | None" = None) -> "Workload":
     """The workload `config.workload`, with its data loaded.
 
-    Reads the fields `workload`, `data_dir`, `model`, `input_scaling`, `augment`, `l2`,
-    `label_smoothing`, `dtype` and `remat` of `config`. A `dataset` given takes the place of the
-    workload's own.
+    Reads the fields `workload`, `data_dir`, `input_workers`, `on_corrupt`, `model`,
+    `input_scaling`, `augment`, `l2`, `label_smoothing`, `dtype` and `remat` of `config`. A
+    `dataset` given takes the place of the workload's own.
 
     Raises:
       UserError: an unknown name, a value out of range, or data that is not there and cannot be had.

@@ -5,10 +5,14 @@ from typing import Any, Protocol, TypeAlias
 import jax
 import numpy as np
 
+from rkbench.feed import Stream
+
 Params: TypeAlias = Any
 """A pytree of float32 arrays: what the optimizer moves."""
 ModelState: TypeAlias = dict[str, Any]
 """Everything else a model keeps, by Flax collection: {"batch_stats": ...}, or {}."""
+Examples: TypeAlias = dict[str, np.ndarray] | Stream
+"""{"image": uint8 [N, ...], "label": int32 [N]} in a fixed order, or a stream of such batches."""
 Batch: TypeAlias = dict[str, Any]
 """{"image": [B, ...] as stored (uint8), "label": int32 [B]}.
 
@@ -25,12 +29,10 @@ class Workload(Protocol):
     def name(self) -> str: ...
 
     @property
-    def train(self) -> dict[str, np.ndarray]:
-        """{"image": uint8 [N, ...], "label": int32 [N]}, in a fixed order."""
-        ...
+    def train(self) -> Examples: ...
 
     @property
-    def test(self) -> dict[str, np.ndarray]: ...
+    def test(self) -> Examples: ...
 
     @property
     def provenance(self) -> dict[str, Any]:

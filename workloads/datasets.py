@@ -45,15 +45,46 @@ class ArrayDataset:
                 raise self._bad(f"{split} has a pixel over {self.max_value}")
 
     @property
-    def subset_of(self) -> dict[str, Any]:
-        """What a run's record says of a subset; {} where the dataset is whole."""
-        train, test = self.published or (0, 0)
-        if len(self.train["label"]) >= train and len(self.test["label"]) >= test:
-            return {}
-        return {"subset": True, "full_train_examples": train, "full_test_examples": test}
+    def sizes(self) -> tuple[int, int]:
+        """The number of (training, test) examples."""
+        return len(self.train["label"]), len(self.test["label"])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width, channels."""
+        return self.train["image"].shape[1:]
+
+    def channel_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each channel over the training set: float64 [C] each."""
+        images = self.train["image"]
+        channels = [moments(images[..., c], self.max_value) for c in range(images.shape[-1])]
+        means, deviations = np.array(channels).T
+        return means, deviations
 
     def _bad(self, what: str) -> UserError:
         return UserError(f"dataset {self.name} {self.version} ({self.fingerprint}): {what}")
+
+
+def subset_of(sizes: tuple[int, int], published: tuple[int, int] | None) -> dict[str, Any]:
+    """What a run's record says of a subset; {} where the dataset is whole.
+
+    Both are numbers of (training, test) examples; `published` is None where `sizes` is all.
+    """
+    train, test = published or sizes
+    if sizes[0] >= train and sizes[1] >= test:
+        return {}
+    return {"subset": True, "full_train_examples": train, "full_test_examples": test}
+
+
+def moments(pixels: np.ndarray, max_value: int) -> tuple[np.float64, np.float64]:
+    """Mean and standard deviation of unsigned integers up to `max_value`, by their counts."""
+    counts = sum(
+        np.bincount(part.ravel(), minlength=max_value + 1)
+        for part in np.array_split(pixels, 64)  # bounds the memory
+    )
+    values = np.arange(max_value + 1)
+    mean = np.average(values, weights=counts)
+    return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
 def load(name: str, data_dir: str | None = None) -> ArrayDataset:

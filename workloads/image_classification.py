@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -11,11 +11,51 @@ import numpy as np
 import optax
 
 from rkbench.errors import UserError, unknown
-from workloads.augment import Augmentation, mix
-from workloads.base import Batch, ModelState, Params
-from workloads.datasets import ArrayDataset
+from workloads.augment import Augmentation, example_keys, mix
+from workloads.base import Batch, Examples, ModelState, Params
+from workloads.datasets import ArrayDataset, moments, subset_of
 
 Scaling = Callable[[jax.Array], jax.Array]
+
+
+class Dataset(Protocol):
+    """What a workload needs to know: `ArrayDataset` in memory, or `imagenet.dataset.ImageNet`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one preparation of a version from another (a subset from the whole)."""
+        ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def max_value(self) -> int: ...
+
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def train(self) -> Examples: ...
+
+    @property
+    def test(self) -> Examples: ...
+
+    @property
+    def sizes(self) -> tuple[int, int]: ...
+
+    @property
+    def published(self) -> tuple[int, int] | None:
+        """The number of (training, test) examples of the whole dataset; None: `sizes`."""
+        ...
+
+    def channel_moments(self) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,10 +72,11 @@ class ImageClassification:
       convolves: see `Workload`.
       augment: acts on the training examples in `losses`, never in `evaluate`.
       dtype: what the inputs are cast to: the dtype in which the model computes.
+      drops: whether the model has dropout.
     """
 
     name: str
-    dataset: ArrayDataset
+    dataset: Dataset
     model: nn.Module
     scale: Scaling
     l2: float
@@ -43,6 +84,7 @@ class ImageClassification:
     convolves: bool
     augment: Augmentation
     dtype: jnp.dtype
+    drops: bool = False
 
     def __post_init__(self):
         if not 0 <= self.l2 < float("inf"):
@@ -51,22 +93,24 @@ class ImageClassification:
             raise UserError(f"label_smoothing is {self.label_smoothing}, must be in [0, 1)")
 
     @property
-    def train(self) -> dict[str, np.ndarray]:
+    def train(self) -> Examples:
         return self.dataset.train
 
     @property
-    def test(self) -> dict[str, np.ndarray]:
+    def test(self) -> Examples:
         return self.dataset.test
 
     @property
     def provenance(self) -> dict[str, Any]:
+        dataset = self.dataset
+        train, test = dataset.sizes
         return {
-            "name": self.dataset.name,
-            "version": self.dataset.version,
-            "fingerprint": self.dataset.fingerprint,
-            "train_examples": len(self.train["label"]),
-            "test_examples": len(self.test["label"]),
-            **self.dataset.subset_of,
+            "name": dataset.name,
+            "version": dataset.version,
+            "fingerprint": dataset.fingerprint,
+            "train_examples": train,
+            "test_examples": test,
+            **subset_of(dataset.sizes, dataset.published),
         }
 
     @property
@@ -74,7 +118,7 @@ class ImageClassification:
         return self.augment.pairs
 
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
-        images = self._inputs(jnp.asarray(self.train["image"][:1]))
+        images = self._inputs(jnp.zeros((1, *self.dataset.image_shape), jnp.uint8))
         variables = dict(self.model.init(key, images, train=False))
         return variables.pop("params"), variables
 
@@ -83,15 +127,26 @@ class ImageClassification:
     ) -> tuple[jax.Array, ModelState]:
         augment_key, dropout_key = jax.random.split(key)
         images, shares = self.augment(batch, augment_key)
+        inputs, variables = self._inputs(images), {"params": params, **model_state}
+        if self.drops:
+            logits = self._apply_with_dropout(variables, inputs, example_keys(dropout_key, batch))
+            return self._loss(logits, batch, shares), model_state
         logits, new_model_state = self.model.apply(
-            {"params": params, **model_state},
-            self._inputs(images),
-            train=True,
-            mutable=list(model_state),
-            # Each chunk of a batch has units of its own dropped.
-            rngs={"dropout": jax.random.fold_in(dropout_key, batch["position"][0])},
+            variables, inputs, train=True, mutable=list(model_state)
         )
         return self._loss(logits, batch, shares), dict(new_model_state)
+
+    def _apply_with_dropout(self, variables: Any, inputs: jax.Array, keys: jax.Array) -> jax.Array:
+        """The logits, each example with a key and thus a mask of its own, whatever the chunk.
+
+        For models that treat each example by itself, so not with batch norm.
+        """
+
+        def one(example: jax.Array, key: jax.Array) -> jax.Array:
+            rngs = {"dropout": key}
+            return self.model.apply(variables, example[None], train=True, rngs=rngs)[0]
+
+        return jax.vmap(one)(inputs, keys)
 
     def _inputs(self, images: jax.Array) -> jax.Array:
         return self.scale(images).astype(self.dtype)
@@ -132,44 +187,35 @@ class ImageClassification:
         return losses, correct.astype(jnp.float32)
 
 
-def _raw(dataset: ArrayDataset) -> Scaling:
+def _raw(dataset: Dataset) -> Scaling:
     """Pixels as they are, 0 to `max_value`."""
     del dataset
     return lambda images: images.astype(jnp.float32)
 
 
-def _unit(dataset: ArrayDataset) -> Scaling:
+def _unit(dataset: Dataset) -> Scaling:
     """Pixels divided by `max_value`: [0, 1]."""
     return lambda images: images.astype(jnp.float32) / dataset.max_value
 
 
-def _standardized(dataset: ArrayDataset) -> Scaling:
+def _standardized(dataset: Dataset) -> Scaling:
     """Mean 0, standard deviation 1 over all pixels of the training set (two scalars)."""
-    return _affine(*_moments(dataset.train["image"], dataset.max_value))
+    if not isinstance(dataset, ArrayDataset):
+        raise UserError(
+            f"input_scaling='standardized' needs a dataset in memory; {dataset.name} is streamed"
+        )
+    return _affine(*moments(dataset.train["image"], dataset.max_value))
 
 
-def _channel_standardized(dataset: ArrayDataset) -> Scaling:
-    """Mean 0, standard deviation 1 of each channel over the training set."""
-    images = dataset.train["image"]
-    channels = [_moments(images[..., c], dataset.max_value) for c in range(images.shape[-1])]
-    means, stds = np.array(channels).T.reshape(2, 1, 1, 1, -1)
-    return _affine(means, stds)
+def _channel_standardized(dataset: Dataset) -> Scaling:
+    """Mean 0, standard deviation 1 of each channel (the last axis) over the training set."""
+    means, deviations = dataset.channel_moments()
+    return _affine(means.reshape(1, 1, 1, -1), deviations.reshape(1, 1, 1, -1))
 
 
 def _affine(mean: np.floating | np.ndarray, std: np.floating | np.ndarray) -> Scaling:
     mean, std = mean.astype(np.float32), std.astype(np.float32)
     return lambda images: (images.astype(jnp.float32) - mean) / std
-
-
-def _moments(pixels: np.ndarray, max_value: int) -> tuple[np.float64, np.float64]:
-    """Mean and standard deviation of unsigned integers up to `max_value`, by their counts."""
-    counts = sum(
-        np.bincount(part.ravel(), minlength=max_value + 1)
-        for part in np.array_split(pixels, 64)  # bounds the memory
-    )
-    values = np.arange(max_value + 1)
-    mean = np.average(values, weights=counts)
-    return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
 _SCALINGS = {
@@ -181,7 +227,7 @@ _SCALINGS = {
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def input_scaling(name: str, dataset: ArrayDataset) -> Scaling:
+def input_scaling(name: str, dataset: Dataset) -> Scaling:
     """The scaling called `name`, a key of `_SCALINGS`; UserError for any other name."""
     if name not in _SCALINGS:
         raise unknown("input_scaling", name, _SCALINGS)

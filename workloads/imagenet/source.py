@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags, logging
 
@@ -68,6 +69,14 @@ class HostStream:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of each array of one example."""
+        return {
+            "image": jax.ShapeDtypeStruct((preprocess.SIZE, preprocess.SIZE, 3), np.uint8),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     def batches(
         self,

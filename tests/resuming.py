@@ -1,0 +1,74 @@
+"""What tests of exact resuming share: an interruption, and what must be the same after it."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from rkbench import metrics
+from rkbench.checkpoint import Checkpoints
+from rkbench.experiment import Experiment
+from rkbench.train import train_and_evaluate
+from rkbench.train_step import Program
+
+CLOCKS = ("wall_time", "seconds", "input/wait_seconds")
+
+
+def log(workdir):
+    """The log without the clock."""
+    lines = metrics.read(pathlib.Path(workdir) / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
+
+
+def outcomes(record):
+    """A run record's results without the clock."""
+    seeds = [{k: v for k, v in seed.items() if k not in CLOCKS} for seed in record["seeds"]]
+    return seeds, record["status"], record["steps"], record["grad_evals"]
+
+
+def final_state(workdir, configuration, seed=0):
+    experiment = Experiment.from_config(configuration)
+    checkpoints = Checkpoints(pathlib.Path(workdir).absolute() / "checkpoints" / f"seed-{seed}")
+    restored = checkpoints.restore(experiment.program.init((seed,)))
+    checkpoints.close()
+    assert restored is not None
+    assert restored.step == configuration.total_steps
+    return restored.state
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle: nothing catches it."""
+
+
+def interrupt(monkeypatch, calls):
+    """The `calls`-th call of the compiled program from now on raises `Killed`."""
+    advance = Program.advance
+    left = [calls]
+
+    def interrupted(self, *arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            monkeypatch.setattr(Program, "advance", advance)
+            raise Killed
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(Program, "advance", interrupted)
+
+
+def check_resuming(monkeypatch, folder, configuration, calls):
+    """A run killed in its `calls`-th call and resumed equals one that was not, bit for bit."""
+    one, other = folder / "one", folder / "other"
+    uninterrupted = train_and_evaluate(configuration, one)
+    interrupt(monkeypatch, calls)
+    with pytest.raises(Killed):
+        train_and_evaluate(configuration, other)
+    resumed = train_and_evaluate(configuration, other)
+    assert outcomes(resumed) == outcomes(uninterrupted)
+    assert log(other) == log(one)
+    for seed in configuration.seeds:
+        assert_same_bits(*(final_state(d, configuration, seed) for d in (one, other)))
