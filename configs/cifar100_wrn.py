@@ -2,7 +2,7 @@
 
 Reference: Table 1 "CIFAR-100, WRN 28-10" (Appendix D.5).
 Expected: best test accuracy 81.89 % +- 0.2 with momentum, 78.81 % +- 0.09 with RK4 (paper).
-Cost: 31 GFLOP an image and gradient, so 4 TFLOP a step with momentum (batch 128) and 32 with RK4
+Cost: 29 GFLOP an image and gradient, so 4 TFLOP a step with momentum (batch 128) and 29 with RK4
 (batch 256): for accelerators. Activations take 18 MB an image in float32; `dtype=bfloat16`,
 `remat=True` and `physical_batch_size` save memory.
 Command: `python -m rkbench.main --config=configs/cifar100_wrn.py:rk4 --workdir=DIR`;

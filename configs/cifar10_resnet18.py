@@ -4,7 +4,7 @@ Reference: Figure 18 (Appendix E.3); `batch1` and `batch8192`: Figure 16 left an
 1,000 steps (Appendix E.1).
 Expected: RK4 with momentum and with DALR about as good as Adam, RK4 alone behind (Figure 18); a
 step of RK4 as long as Adam's at batch 1, more than twice as long at batch 8192 (Figure 16).
-Cost: 3.3 GFLOP an image and gradient, so 27 TFLOP a step with Adam and 110 with RK4 at batch 8192:
+Cost: 2.9 GFLOP an image and gradient, so 24 TFLOP a step with Adam and 95 with RK4 at batch 8192:
 for accelerators.
 Command: `python -m rkbench.main --config=configs/cifar10_resnet18.py:rk4 --workdir=DIR`;
 the paper's five trials: `--config.seeds="(0,1,2,3,4)"`.

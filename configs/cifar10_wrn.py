@@ -2,7 +2,7 @@
 
 Reference: Table 1 "CIFAR-10, WRN 28-10" (Appendix D.5).
 Expected: best test accuracy 97.10 % +- 0.01 with momentum, 96.78 % +- 0.4 with RK4 (paper).
-Cost: 31 GFLOP an image and gradient, so 4 TFLOP a step with momentum (batch 128) and 64 with RK4
+Cost: 29 GFLOP an image and gradient, so 4 TFLOP a step with momentum (batch 128) and 59 with RK4
 (batch 512): for accelerators. Activations take 18 MB an image in float32; `dtype=bfloat16`,
 `remat=True` and `physical_batch_size` save memory. `smoke` with momentum took 8 s of training on
 2 CPU cores, 51 s with start-up, compilation and evaluation.

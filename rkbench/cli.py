@@ -11,6 +11,7 @@ _COMMANDS = {
     "list": ("rkbench.listing", "show workloads, optimizers and configs"),
     "quickstart": ("rkbench.quickstart", "compare Runge-Kutta with Adam on the embedded digits"),
     "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),
+    "costs": ("rkbench.costs", "show parameters and FLOPs of every workload"),
     "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),
 }
 

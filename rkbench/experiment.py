@@ -83,7 +83,6 @@ class Experiment:
             config.physical_batch_size,
             stage_clip_norm=clip_norm if config.grad_clip_stages else None,
             last_stage_state=last_stage,
-            norm_every=config.log_every_steps,
         )
 
     @functools.cached_property

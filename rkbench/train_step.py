@@ -39,7 +39,7 @@ class StepMetrics(NamedTuple):
     """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
 
     loss: Scalars  # of the step's batch, with the penalty, float32
-    grad_norm: Scalars  # || grad L(theta_n) ||, float32; NaN where it is not reported
+    grad_norm: Scalars  # || grad L(theta_n) ||, float32
     learning_rate: Scalars  # h_n, float32
     grad_evals: Scalars  # spent up to and including this step, int32
 
@@ -57,8 +57,6 @@ class StepFunction:
       stage_clip_norm: the largest norm of each stage's gradient; None for any.
       last_stage_state: take the model state from the last stage instead of the first; needs an
         optimizer that writes its stages out.
-      norm_every: the gradient's norm is reported of every so many steps, 0 for none: it reads the
-        whole gradient once more, 5 % of a step of the MLP.
     """
 
     workload: Any
@@ -67,7 +65,6 @@ class StepFunction:
     chunk: int
     stage_clip_norm: float | None = None
     last_stage_state: bool = False
-    norm_every: int = 1
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step, drawn from the seed's `key`."""
@@ -115,19 +112,11 @@ class StepFunction:
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             loss,
-            self._reported_norm(gradient, step),
+            norm(gradient),
             optimizers.step_size(opt_state, default=learning_rate),
             optimizers.grad_evals(opt_state),
         )
         return TrainState(params, model_state, opt_state), metrics
-
-    def _reported_norm(self, gradient: PyTree, step: jax.Array) -> jax.Array:
-        if self.norm_every == 1:
-            return norm(gradient)
-        nothing = jnp.full((), jnp.nan)
-        if self.norm_every == 0:
-            return nothing
-        return jax.lax.cond((step + 1) % self.norm_every == 0, norm, lambda _: nothing, gradient)
 
     def statistics(self, state, data, indices, step, key) -> TrainState:
         """The state with its model state moved by one forward pass, and nothing else."""

@@ -147,7 +147,9 @@ def test_cache_folder(monkeypatch):
 
 
 # Port 9: nobody listens.
-OFFLINE = TfdsSource("mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz", 10, 60_000, 10_000)
+OFFLINE = TfdsSource(
+    "mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz", 10, (28, 28, 1), 60_000, 10_000
+)
 
 
 def test_missing_data_is_one_clear_error_and_quick(tmp_path):
@@ -239,6 +241,16 @@ def test_fewer_examples_than_published_are_a_subset(published, subset):
     assert told.get("subset", False) is subset
     if subset:
         assert (told["full_train_examples"], told["full_test_examples"]) == published
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_synthetic_stands_for_the_real_one(name, tfds_dir):
+    real, noise = datasets.load(name, tfds_dir), datasets.synthetic(name, 3)
+    assert noise.image_shape == real.image_shape
+    assert (noise.num_classes, noise.max_value) == (real.num_classes, real.max_value)
+    assert noise.train["image"].dtype == real.train["image"].dtype
+    assert noise.train["label"].dtype == real.train["label"].dtype
+    assert noise.sizes == (3, 3)
 
 
 def test_unknown_dataset_names_the_nearest():

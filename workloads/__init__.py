@@ -1,7 +1,7 @@
 """Workloads by name: `create(config)` builds one, `names()` lists them without importing JAX.
 
-To add one that classifies images, give it a row in `_IMAGE_CLASSIFICATION`: a factory of its
-dataset and one of its model. For another kind, write a factory `(config, dataset or None) ->
+To add one that classifies images, give it a row in `_IMAGE_CLASSIFICATION`: the name of its
+dataset and a factory of its model. For another kind, write a factory `(config, dataset or None) ->
 Workload` and give it a row in `_WORKLOADS`.
 """
 
@@ -80,11 +80,13 @@ def _without_blocks(config: Any) -> "jnp.dtype":
     return compute_dtype(config.dtype)
 
 
-# Factories of datasets: (config) -> the dataset.
-
-
-def _in_memory(name: str, config: Any) -> "Dataset":
+def _load(name: str, config: Any) -> "Dataset":
     from rkbench.errors import UserError
+
+    if name == "imagenet2012":
+        from workloads.imagenet import dataset
+
+        return dataset.load(config)
     from workloads import datasets
 
     if layers := config.augment.rand_augment_layers:
@@ -92,14 +94,8 @@ def _in_memory(name: str, config: Any) -> "Dataset":
     return datasets.load(name, config.data_dir)
 
 
-def _imagenet(config: Any) -> "Dataset":
-    from workloads.imagenet import dataset
-
-    return dataset.load(config)
-
-
 def _image_classification(
-    load: Callable[[Any], "Dataset"],
+    dataset_name: str,
     model_factory: Callable[[Any, int], tuple["nn.Module", bool]],
     config: Any,
     dataset: "Dataset | None",
@@ -110,7 +106,7 @@ def _image_classification(
     on_device = [field.name for field in dataclasses.fields(Augmentation)]
     augment = Augmentation(**{name: config.augment[name] for name in on_device})
     dtype = compute_dtype(config.dtype)
-    dataset = dataset or load(config)
+    dataset = dataset or _load(dataset_name, config)
     model, convolves = model_factory(config, dataset.num_classes)
     return ImageClassification(
         name=config.workload,
@@ -128,16 +124,16 @@ def _image_classification(
 
 # name: (dataset, model)
 _IMAGE_CLASSIFICATION = {
-    "cifar100_wrn": (functools.partial(_in_memory, "cifar100"), _wide_resnet),
-    "cifar10_mlp": (functools.partial(_in_memory, "cifar10"), _mlp),
-    "cifar10_resnet18": (functools.partial(_in_memory, "cifar10"), _resnet18),
-    "cifar10_wrn": (functools.partial(_in_memory, "cifar10"), _wide_resnet),
-    "digits_mlp": (functools.partial(_in_memory, "digits"), _mlp),
-    "fashion_cnn": (functools.partial(_in_memory, "fashion_mnist"), _cnn),
-    "fashion_mlp": (functools.partial(_in_memory, "fashion_mnist"), _mlp),
-    "imagenet_vit": (_imagenet, _vit),
-    "mnist_cnn": (functools.partial(_in_memory, "mnist"), _cnn),
-    "mnist_mlp": (functools.partial(_in_memory, "mnist"), _mlp),
+    "cifar100_wrn": ("cifar100", _wide_resnet),
+    "cifar10_mlp": ("cifar10", _mlp),
+    "cifar10_resnet18": ("cifar10", _resnet18),
+    "cifar10_wrn": ("cifar10", _wide_resnet),
+    "digits_mlp": ("digits", _mlp),
+    "fashion_cnn": ("fashion_mnist", _cnn),
+    "fashion_mlp": ("fashion_mnist", _mlp),
+    "imagenet_vit": ("imagenet2012", _vit),
+    "mnist_cnn": ("mnist", _cnn),
+    "mnist_mlp": ("mnist", _mlp),
 }
 
 _WORKLOADS: dict[str, Callable[[Any, "Dataset | None"], "Workload"]] = {
@@ -149,6 +145,11 @@ _WORKLOADS: dict[str, Callable[[Any, "Dataset | None"], "Workload"]] = {
 def names() -> tuple[str, ...]:
     """The names of the workloads, sorted."""
     return tuple(sorted(_WORKLOADS))
+
+
+def dataset_name(workload: str) -> str:
+    """The dataset of a workload that classifies images, by TFDS's name."""
+    return _IMAGE_CLASSIFICATION[workload][0]
 
 
 def create(config: Any, dataset: "Dataset | None" = None) -> "Workload":

@@ -102,6 +102,20 @@ def load(name: str, data_dir: str | None = None) -> ArrayDataset:
     return _LOADERS[name](data_dir)
 
 
+def synthetic(name: str, examples: int) -> ArrayDataset:
+    """Noise in the shape of the images of `name`, ImageNet's too: for costs, not for results.
+
+    Training and test set are the same `examples` images of random classes.
+    """
+    shape, num_classes, max_value = _SHAPES[name]
+    rng = np.random.default_rng(0)
+    split = {
+        "image": rng.integers(0, max_value + 1, (examples, *shape), np.uint8),
+        "label": rng.integers(0, num_classes, examples, np.int32),
+    }
+    return ArrayDataset(name, "synthetic", "synthetic", num_classes, max_value, split, split)
+
+
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
     prepared = source.locate(data_dir)
     fingerprint = source.fingerprint(prepared)
@@ -176,6 +190,7 @@ _TFDS_SOURCES = (
         "3.0.1",
         "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
         num_classes=10,
+        image_shape=(28, 28, 1),
         train_examples=60_000,
         test_examples=10_000,
     ),
@@ -184,6 +199,7 @@ _TFDS_SOURCES = (
         "3.0.1",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
         num_classes=10,
+        image_shape=(28, 28, 1),
         train_examples=60_000,
         test_examples=10_000,
     ),
@@ -192,6 +208,7 @@ _TFDS_SOURCES = (
         "3.0.2",
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         num_classes=10,
+        image_shape=(32, 32, 3),
         train_examples=50_000,
         test_examples=10_000,
     ),
@@ -200,10 +217,17 @@ _TFDS_SOURCES = (
         "3.0.2",
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         num_classes=100,
+        image_shape=(32, 32, 3),
         train_examples=50_000,
         test_examples=10_000,
     ),
 )
+# (image shape, number of classes, largest pixel)
+_SHAPES = {
+    "digits": ((8, 8, 1), 10, 16),
+    "imagenet2012": ((224, 224, 3), 1000, 255),
+    **{source.name: (source.image_shape, source.num_classes, 255) for source in _TFDS_SOURCES},
+}
 _LOADERS: dict[str, Callable[[str | None], ArrayDataset]] = {
     "digits": _load_digits,
     **{source.name: functools.partial(_load_tfds, source) for source in _TFDS_SOURCES},

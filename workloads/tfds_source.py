@@ -21,14 +21,16 @@ class TfdsSource:
     """A TFDS dataset with the features "image" (uint8) and "label", at a pinned version.
 
     `origin` is a URL that TFDS downloads from: it is asked first, because TFDS itself waits without
-    a limit for a network that swallows packets. `num_classes`, `train_examples` and `test_examples`
-    are those of the dataset as published: a folder with fewer examples is a subset.
+    a limit for a network that swallows packets. `num_classes`, `image_shape` (height, width,
+    channels), `train_examples` and `test_examples` are those of the dataset as published: a folder
+    with fewer examples is a subset.
     """
 
     name: str
     version: str
     origin: str
     num_classes: int
+    image_shape: tuple[int, int, int]
     train_examples: int
     test_examples: int
 

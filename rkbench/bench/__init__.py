@@ -16,9 +16,12 @@ from rkbench.bench import row
 _BENCHMARKS = {
     "trainer": ("rkbench.bench.steps", "trainer"),
     "stages": ("rkbench.bench.steps", "stages"),
+    "chunks": ("rkbench.bench.steps", "chunks"),
     "compilation": ("rkbench.bench.steps", "compilation"),
     "convolution": ("rkbench.bench.steps", "convolution"),
     "input": ("rkbench.bench.input", "input_pipeline"),
+    "full_size": ("rkbench.bench.large", "full_size"),
+    "huge_batches": ("rkbench.bench.large", "huge_batches"),
     "startup": ("rkbench.bench.startup", "startup"),
 }
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from configs import mnist_cnn, mnist_mlp
@@ -20,25 +19,13 @@ from rkbench import train
 from rkbench.batches import batch_indices
 from rkbench.bench.row import Row, ratio, seconds
 from rkbench.experiment import Experiment
-from workloads.datasets import ArrayDataset
+from workloads import datasets
 
 EXAMPLES = 10_000
 
 
-def _dataset() -> ArrayDataset:
-    rng = np.random.default_rng(0)
-
-    def split(examples: int) -> dict[str, np.ndarray]:
-        return {
-            "image": rng.integers(0, 256, (examples, 28, 28, 1), dtype=np.uint8),
-            "label": rng.integers(0, 10, examples, dtype=np.int32),
-        }
-
-    return ArrayDataset("random", "1", "random", 10, 255, split(EXAMPLES), split(1_000))
-
-
-def _experiment(config) -> Experiment:
-    return Experiment.from_config(config, _dataset())
+def _experiment(config, examples: int = EXAMPLES) -> Experiment:
+    return Experiment.from_config(config, datasets.synthetic("mnist", examples))
 
 
 def _mlp(variant: str, batch_size: int, **changes):
@@ -57,11 +44,11 @@ class _Steps:
     steps: int
 
     def __post_init__(self):
-        self._state = self.experiment.program.init((0,))
+        self.state = self.experiment.program.init((0,))
 
     def __call__(self) -> None:
-        self._state, metrics = self.experiment.program.advance(self._state, (0,), 0, self.steps)
-        jax.block_until_ready((self._state, metrics))
+        self.state, metrics = self.experiment.program.advance(self.state, (0,), 0, self.steps)
+        jax.block_until_ready((self.state, metrics))
 
 
 def trainer() -> Iterator[Row]:
@@ -132,6 +119,26 @@ def stages() -> Iterator[Row]:
             f"<= {target}",
             f"{1e3 * result.numerator / steps:.2f} ms an RK4 step",
         )
+
+
+def chunks() -> Iterator[Row]:
+    """The full batch of MNIST in chunks over the full batch at once: time and memory."""
+    examples, steps = 60_000, []
+    for chunk in (1_000, 0):
+        config = _mlp("sgd", examples, physical_batch_size=chunk)
+        steps.append(_Steps(_experiment(config, examples), 1))
+    result = ratio(*steps, pairs=5)
+    chunked, whole = (
+        step.experiment.program.compile(step.state, (0,)).memory_analysis().temp_size_in_bytes
+        for step in steps
+    )
+    yield Row(
+        "full batch of 60,000 in chunks of 1,000 over the whole at once, MLP 3x500, SGD",
+        str(result),
+        "<= 1.1",
+        f"{result.numerator:.2f} s a step; temporary memory {chunked / 1e6:.0f} and "
+        f"{whole / 1e6:.0f} MB",
+    )
 
 
 def compilation() -> Iterator[Row]:
