@@ -8,6 +8,8 @@ from configs import cifar10_wrn, mnist_cnn, mnist_mlp
 from rkbench import costs
 from rkbench.errors import UserError
 
+pytestmark = pytest.mark.standard_promotion
+
 DOCUMENT = pathlib.Path(__file__).parent.parent / "docs" / "workloads.md"
 
 
