@@ -19,6 +19,7 @@ def get_config() -> Any:
     config.workload = "digits_mlp"  # see `rkbench list`
     # the TFDS folder; None: $TFDS_DATA_DIR, else TFDS's default
     config.data_dir = config_dict.placeholder(str)
+    config.train_examples = 0  # train on the first so many examples only, a subset; 0: on all
     config.model = ConfigDict()  # the model's own fields, set by the preset
     # [0, 1]; "raw": as stored; mean 0, std 1: "standardized", "channel_standardized" (each channel)
     config.input_scaling = "unit"

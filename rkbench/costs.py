@@ -62,30 +62,36 @@ def of_workload(config: Any) -> Cost:
     return Cost(count, analysis["flops"] / EXAMPLES)
 
 
-def of_step(config: Any, cost: Cost) -> StepCost:
-    """What one step of `config` costs, whose workload costs `cost`."""
+def grad_evals_of_step(config: Any) -> int:
+    """The gradients that one step of a config's optimizer spends, by its own count."""
     import jax
+    import jax.numpy as jnp
 
     from rkbench import optimizers
     from rkbench.experiment import make_optimizer
 
     optimizer = make_optimizer(config.optimizer, 0.1)
-    state = optimizer.init({"w": jax.numpy.ones(1)})
-    quadratic = jax.value_and_grad(lambda params: (params["w"] ** 2).sum())
+    params = {"w": jnp.ones(1)}
 
-    def step(state):
-        value, gradient = quadratic({"w": jax.numpy.ones(1)})
-        return optimizer.update(
-            gradient,
-            state,
-            {"w": jax.numpy.ones(1)},
-            grad_fn=lambda params: quadratic(params)[1],
-            value=value,
-            grad=gradient,
-            value_fn=lambda params: quadratic(params)[0],
-        )[1]
+    def loss(params):
+        return (params["w"] ** 2).sum()
 
-    evals = int(optimizers.grad_evals(step(state)))
+    gradient = jax.grad(loss)
+    _, state = optimizer.update(
+        gradient(params),
+        optimizer.init(params),
+        params,
+        grad_fn=gradient,
+        value=loss(params),
+        grad=gradient(params),
+        value_fn=loss,
+    )
+    return int(optimizers.grad_evals(state))
+
+
+def of_step(config: Any, cost: Cost) -> StepCost:
+    """What one step of `config` costs, whose workload costs `cost`."""
+    evals = grad_evals_of_step(config)
     return StepCost(
         config.optimizer.name,
         config.batch_size,

@@ -5,6 +5,7 @@ without compilation and evaluation), `grad_evals` (gradients spent so far) and t
 that is not finite is written as null, which JSON can hold.
 """
 
+import gzip
 import json
 import math
 import os
@@ -60,10 +61,14 @@ def record(step: int, scalars: Mapping[str, Any]) -> Record:
 
 
 def read(path: pathlib.Path) -> Iterator[Record]:
-    """The records of a metrics file in order; a line that a crash cut off ends them."""
+    """The records of a metrics file in order; a line that a crash cut off ends them.
+
+    A file whose name ends in .gz is compressed.
+    """
     if not path.exists():
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 record = json.loads(line)

@@ -6,7 +6,10 @@ or an optimizer by name.
 
 import csv
 import dataclasses
+import io
 import pathlib
+import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
@@ -25,6 +28,7 @@ METRICS = {
     "test/loss": "test loss",
     "train/loss": "training loss",
     "batch/loss": "batch loss",
+    "wall_time": "seconds of training",
 }
 
 
@@ -35,71 +39,104 @@ class Panel:
     Attributes:
       title: above it.
       metric: a key of `METRICS`.
-      axis: a key of `records.AXES`.
+      curves: label -> run.
       limits: of the vertical axis, in units of the metric; None for those of the data.
-      log_x, log_y: logarithmic axes.
+      log_y: whether the vertical axis is logarithmic.
     """
 
     title: str
     metric: str
+    curves: Mapping[str, Run]
     axis: str = "step"
     limits: tuple[float, float] | None = None
-    log_x: bool = False
     log_y: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A row of panels that share their curves.
+    """Panels in rows of `columns`.
 
-    Attributes:
-      panels: left to right.
-      curves: label -> run; the order gives colour and line style.
-      caption: below the panels; says what the band is and how the numbers were made.
+    A label has the same colour and line style in every panel. The caption stands below; it says
+    what the band is and how the numbers were made.
     """
 
     panels: tuple[Panel, ...]
-    curves: dict[str, Run]
     caption: str
+    columns: int = 2
 
 
 def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
     """Draws `path`.png and `path`.pdf and writes the points drawn to `path`.csv.
 
-    Every curve is the mean over seeds with a band of one standard error.
+    Every curve is the mean over seeds with a band of one standard error. A curve that ends early,
+    because seeds diverged, says so in the legend.
     """
-    canvas = Canvas(figsize=(5.2 * len(figure.panels), 4.4), layout="constrained", dpi=150)
-    all_axes = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
-    rows = []
-    for panel, axes in zip(figure.panels, all_axes, strict=True):
-        rows += _draw_panel(panel, figure.curves, axes)
-    handles, labels = all_axes[0].get_legend_handles_labels()
+    rows = -(-len(figure.panels) // figure.columns)
+    canvas = Canvas(figsize=(4.8 * figure.columns, 3.6 * rows + 0.9), layout="constrained", dpi=150)
+    all_axes = canvas.subplots(rows, figure.columns, squeeze=False).ravel()
+    styles = _styles(figure)
+    for panel, axes in zip(figure.panels, all_axes, strict=False):
+        _draw_panel(panel, styles, axes)
+    for axes in all_axes[len(figure.panels) :]:
+        axes.set_visible(False)
+    handles = {}
+    for axes in all_axes:
+        shown, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, shown, strict=True))
     canvas.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=min(len(handles), 4),
+        frameon=False,
     )
-    canvas.supxlabel(figure.caption, fontsize=8, color="#444444")
+    width = 72 * figure.columns
+    canvas.supxlabel(textwrap.fill(figure.caption, width), fontsize=7.5, color="#444444")
     files = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for file in files:
         canvas.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
-    _write_points(path.with_suffix(".csv"), rows)
-    return [*files, path.with_suffix(".csv")]
+    table = path.with_suffix(".csv")
+    table.write_text(points(figure), encoding="utf-8")
+    return [*files, table]
 
 
-def _draw_panel(panel: Panel, curves: dict[str, Run], axes) -> list[tuple]:
-    """Draws one panel; returns its points (panel, curve, x, mean, standard error)."""
-    points = []
-    for number, (label, run) in enumerate(curves.items()):
+def points(figure: Figure) -> str:
+    """What the figure draws, as CSV: panel, curve, x, mean, standard error, number of seeds."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["panel", "curve", "x", "mean", "standard_error", "seeds"])
+    for panel in figure.panels:
+        for label, run in panel.curves.items():
+            curve = run.curve(panel.metric, panel.axis)
+            counts = np.sum(np.isfinite(curve.values), axis=0)
+            for *numbers, count in zip(curve.x, *band(curve.values), counts, strict=True):
+                cells = [np.format_float_positional(n, trim="-") for n in numbers]
+                writer.writerow([panel.title, label, *cells, count])
+    return text.getvalue()
+
+
+def _styles(figure: Figure) -> dict[str, tuple]:
+    """(colour, line style) of each label, in the order in which the labels appear."""
+    labels = dict.fromkeys(label for panel in figure.panels for label in panel.curves)
+    return {
+        label: (COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)])
+        for i, label in enumerate(labels)
+    }
+
+
+def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
+    for label, run in panel.curves.items():
         curve = run.curve(panel.metric, panel.axis)
         mean, error = band(curve.values)
-        colour = COLOURS[number % len(COLOURS)]
-        style = STYLES[number % len(STYLES)]
+        colour, style = styles[label]
         axes.plot(curve.x, mean, color=colour, linestyle=style, label=label, linewidth=1.4)
         axes.fill_between(curve.x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
-        points += [(panel.title, label, *row) for row in zip(curve.x, mean, error, strict=True)]
+        if diverged := [e["steps"] for e in run.record["seeds"] if e["status"] == "diverged"]:
+            note = f"{label}: {len(diverged)} diverged, first at step {min(diverged)}"
+            axes.plot([], [], color=colour, marker="x", linestyle="none", label=note)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(AXES[panel.axis])
     axes.set_ylabel(METRICS[panel.metric])
-    axes.set_xscale("log" if panel.log_x else "linear")
     axes.set_yscale("log" if panel.log_y else "linear")
     if panel.metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -107,14 +144,3 @@ def _draw_panel(panel: Panel, curves: dict[str, Run], axes) -> list[tuple]:
         axes.set_ylim(*panel.limits)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return points
-
-
-def _write_points(path: pathlib.Path, rows: list[tuple]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["panel", "curve", "x", "mean", "standard_error"])
-        for panel, label, *numbers in rows:
-            writer.writerow(
-                [panel, label, *(np.format_float_positional(n, trim="-") for n in numbers)]
-            )

@@ -75,10 +75,9 @@ def _show(workdir: pathlib.Path) -> None:
     )
     figure = Figure(
         panels=(
-            Panel("against steps", "test/accuracy", "step", (0.85, 1.0)),
-            Panel("against gradient evaluations", "test/accuracy", "grad_evals", (0.85, 1.0)),
+            Panel("against steps", "test/accuracy", runs, "step", (0.85, 1.0)),
+            Panel("against gradient evaluations", "test/accuracy", runs, "grad_evals", (0.85, 1.0)),
         ),
-        curves=runs,
         caption="scikit-learn digits, MLP; mean over 5 seeds, band: one standard error",
     )
     files = draw(figure, workdir / "quickstart")

@@ -54,8 +54,9 @@ class Run:
 
     @functools.cached_property
     def log(self) -> list[metrics.Record]:
-        """The lines of metrics.jsonl."""
-        return list(metrics.read(self.folder / "metrics.jsonl"))
+        """The lines of metrics.jsonl, or of metrics.jsonl.gz where the run is archived."""
+        plain = self.folder / "metrics.jsonl"
+        return list(metrics.read(plain if plain.exists() else plain.with_suffix(".jsonl.gz")))
 
     def curve(self, metric: str, axis: str = "step") -> Curve:
         """The metric against `axis` (a key of `AXES`), over the steps that any seed reached.

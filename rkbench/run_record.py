@@ -22,9 +22,9 @@ Record = dict[str, Any]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
 
-# Where the data lies and who prepares it, how a run is reported and which other seeds there are: no
-# seed's numbers depend on these.
-_NOT_IDENTITY = ("data_dir", "input_workers", "seeds", "tensorboard")
+# Where the data lies and who prepares it, how a run is reported, in which pieces it is evaluated
+# (rounding of sums) and which other seeds there are: what a seed learns depends on none of these.
+_NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "seeds", "tensorboard")
 
 
 def plain_config(config) -> Record:

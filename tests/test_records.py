@@ -102,7 +102,7 @@ def test_a_band_leaves_out_what_a_seed_did_not_reach():
 
 
 def test_a_figure_draws_and_lists_what_it_draws(run, tmp_path):
-    figure = Figure((Panel("left", "test/accuracy"),), {"one": run, "other": run}, "caption")
+    figure = Figure((Panel("left", "test/accuracy", {"one": run, "other": run}),), "caption")
     files = draw(figure, tmp_path / "figure")
     assert [file.suffix for file in files] == [".png", ".pdf", ".csv"]
     assert files[0].read_bytes().startswith(b"\x89PNG")

@@ -86,12 +86,19 @@ def _load(name: str, config: Any) -> "Dataset":
     if name == "imagenet2012":
         from workloads.imagenet import dataset
 
+        if config.train_examples:
+            raise UserError(
+                f"train_examples={config.train_examples} needs a dataset in memory; "
+                f"{name} is streamed"
+            )
+
         return dataset.load(config)
     from workloads import datasets
 
     if layers := config.augment.rand_augment_layers:
         raise UserError(f"augment.rand_augment_layers={layers}: only ImageNet has RandAugment")
-    return datasets.load(name, config.data_dir)
+    loaded = datasets.load(name, config.data_dir)
+    return loaded.first(config.train_examples) if config.train_examples else loaded
 
 
 def _image_classification(
@@ -155,8 +162,8 @@ def dataset_name(workload: str) -> str:
 def create(config: Any, dataset: "Dataset | None" = None) -> "Workload":
     """The workload `config.workload`, with its data loaded.
 
-    Reads the fields `workload`, `data_dir`, `input_workers`, `on_corrupt`, `model`,
-    `input_scaling`, `augment`, `l2`, `label_smoothing`, `dtype` and `remat` of `config`. A
+    Reads the fields `workload`, `data_dir`, `train_examples`, `input_workers`, `on_corrupt`,
+    `model`, `input_scaling`, `augment`, `l2`, `label_smoothing`, `dtype` and `remat` of `config`. A
     `dataset` given takes the place of the workload's own.
 
     Raises:

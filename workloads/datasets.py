@@ -54,6 +54,21 @@ class ArrayDataset:
         """Height, width, channels."""
         return self.train["image"].shape[1:]
 
+    def first(self, examples: int) -> "ArrayDataset":
+        """The dataset with the first so many training examples only, and the whole test set.
+
+        Raises UserError where there are not so many.
+        """
+        train, test = self.sizes
+        if not 1 <= examples <= train:
+            raise UserError(f"train_examples={examples} must lie between 1 and {train} (0: all)")
+        return dataclasses.replace(
+            self,
+            fingerprint=f"{self.fingerprint}-first-{examples}",
+            train={name: array[:examples] for name, array in self.train.items()},
+            published=self.published or (train, test),
+        )
+
     def channel_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel over the training set: float64 [C] each."""
         images = self.train["image"]
@@ -114,6 +129,11 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
         "label": rng.integers(0, num_classes, examples, np.int32),
     }
     return ArrayDataset(name, "synthetic", "synthetic", num_classes, max_value, split, split)
+
+
+def published(name: str) -> tuple[int, int]:
+    """The number of (training, test) examples of the whole dataset `name`."""
+    return _PUBLISHED[name]
 
 
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
@@ -227,6 +247,12 @@ _SHAPES = {
     "digits": ((8, 8, 1), 10, 16),
     "imagenet2012": ((224, 224, 3), 1000, 255),
     **{source.name: (source.image_shape, source.num_classes, 255) for source in _TFDS_SOURCES},
+}
+# (training, test) examples
+_PUBLISHED = {
+    "digits": (1_297, _DIGITS_TEST),
+    "imagenet2012": (1_281_167, 50_000),
+    **{source.name: (source.train_examples, source.test_examples) for source in _TFDS_SOURCES},
 }
 _LOADERS: dict[str, Callable[[str | None], ArrayDataset]] = {
     "digits": _load_digits,

@@ -1,0 +1,102 @@
+"""Runs put away small: `run.json` and the compressed log, from one or several workdirs.
+
+A run's seeds may come from several machines and days: the parts must agree in everything that
+decides a seed's numbers, and each keeps its command, commit, versions and devices.
+"""
+
+import copy
+import gzip
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from configs import default
+from rkbench import run_record, summary
+from rkbench.errors import UserError
+from rkbench.records import Run
+
+_PART = ("command", "started", "host", "devices", "commit", "dirty", "versions", "compilations")
+
+
+def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
+    """Writes the runs' seeds as one record into `folder`, and returns the record.
+
+    A seed that several runs have is taken from the first. Paths of the machine are left out.
+
+    Raises:
+      UserError: the runs have different configs or data, or one is not finished.
+    """
+    record = merged(runs)
+    lines = []
+    for entry, run in _owners(runs):
+        lines += [line for line in run.log if line["seed"] == entry["seed"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "metrics.tmp"
+    with open(temporary, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for line in lines:
+            packed.write(json.dumps(line).encode() + b"\n")
+    temporary.replace(folder / "metrics.jsonl.gz")
+    run_record.write_json(folder / "run.json", record)
+    return record
+
+
+def merged(runs: Sequence[Run]) -> dict[str, Any]:
+    """The record of all the runs' seeds; see `archive`."""
+    first = runs[0].record
+    config = _completed(first)
+    for run in runs:
+        if run.record.get("status") not in ("done", "diverged"):
+            raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
+        differing = run_record.differences(_completed(run.record), config)
+        if differing or run.record.get("data") != first.get("data"):
+            reason = "; ".join(differing) or "the data"
+            raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
+    seeds = [recomputed(entry, run.log) for entry, run in _owners(runs)]
+    return {
+        "config_hash": run_record.config_hash(config),
+        "config": config | {"seeds": [entry["seed"] for entry in seeds]},
+        "parts": [part for run in runs for part in _parts(run)],
+        "data": first.get("data"),
+        "parameters": first.get("parameters"),
+        **summary.of_run(seeds),
+        "seeds": seeds,
+    }
+
+
+def recomputed(entry: dict[str, Any], log: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A seed's entry computed again from the log; only its status is taken from the old one."""
+    own = [line for line in log if line["seed"] == entry["seed"]]
+    steps = max(line["step"] for line in own)
+    diverged = steps if entry["status"] == "diverged" else None
+    seconds = max(line["wall_time"] for line in own)
+    return summary.of_seed(own, entry["seed"], diverged, seconds, steps)
+
+
+def _completed(record: dict[str, Any]) -> dict[str, Any]:
+    """The config with fields that are newer than the record, of what decides a seed's numbers."""
+    defaults = run_record.plain_config(default.get_config())
+    return run_record.identity(run_record.completed(record["config"], defaults))
+
+
+def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
+    """The seeds' entries in order, each with the run it is taken from."""
+    owners: dict[int, tuple[dict[str, Any], Run]] = {}
+    for run in runs:
+        for entry in run.record["seeds"]:
+            owners.setdefault(entry["seed"], (entry, run))
+    return [owners[seed] for seed in sorted(owners)]
+
+
+def _parts(run: Run) -> list[dict[str, Any]]:
+    if "parts" in run.record:
+        return run.record["parts"]
+    part = {name: copy.deepcopy(run.record[name]) for name in _PART if name in run.record}
+    part["command"] = [_without_paths(argument) for argument in part.get("command", [])]
+    part["seeds"] = [entry["seed"] for entry in run.record["seeds"]]
+    return [part]
+
+
+def _without_paths(argument: str) -> str:
+    return re.sub(r"^(--(?:workdir|config\.data_dir)=).*$", r"\1DIR", argument)

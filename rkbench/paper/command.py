@@ -1,0 +1,144 @@
+"""`rkbench table1`, `rkbench figure N...|all`, `rkbench paper`: train what is missing, then draw.
+
+Started again after an interruption, finished runs are not repeated and a half-finished one resumes.
+A run that fails or diverges does not stop the others, and is shown as such.
+
+Scales: paper (as published), cpu (for two cores), smoke (minutes, to see that all works).
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+from rkbench.errors import UserError, unknown
+from rkbench.paper import plan
+from rkbench.paper.figures import FIGURES
+from rkbench.paper.runs import TABLE_1
+from rkbench.paper.scales import SCALES
+
+ALL = "all"
+
+
+def run(argv: list[str]) -> None:
+    """Does what the command's name (the last word of argv[0]) and arguments ask for."""
+    what = argv[0].split()[-1]
+    arguments = _parser(argv[0], what).parse_args(argv[1:])
+    if arguments.scale not in SCALES:
+        raise unknown("scale", arguments.scale, SCALES)
+    rows = _numbers(arguments.rows, len(TABLE_1), "row") if what != "figure" else []
+    figures = _figures(what, arguments)
+    results = arguments.results or pathlib.Path(
+        f"{arguments.runs}/smoke-results" if arguments.scale == "smoke" else "results"
+    )
+    places = plan.Places(results, arguments.runs, arguments.scale)
+    wanted = [*plan.table_runs(rows), *plan.figure_runs(figures)]
+    jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), arguments.only)
+    if arguments.dry_run:
+        _show(jobs, places)
+        return
+    failed: dict[str, str] = {}
+    if not arguments.draw_only:
+        from rkbench.paper.train import train
+
+        failed = train(jobs, places)
+    _draw(places, rows, figures, arguments.axis)
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs failed: " + "; ".join(f"{k}: {v}" for k, v in failed.items())
+        )
+
+
+def _parser(program: str, what: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if what == "figure":
+        parser.add_argument("figures", nargs="+", metavar="N", help="1 to 18, or all")
+    else:
+        parser.add_argument("--rows", help="of the table, as 1,3; default: all")
+    parser.add_argument("--scale", default="cpu", help=", ".join(SCALES))
+    parser.add_argument("--only", help="only runs whose name contains one of these words: a,b")
+    parser.add_argument("--seeds", help="instead of the scale's, as 0,1,2")
+    parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
+    parser.add_argument("--draw-only", action="store_true", help="draw from the records there are")
+    parser.add_argument(
+        "--axis",
+        default="step",
+        choices=("step", "grad_evals", "wall_time"),
+        help="of the figures; with step, the paper's, comes a companion at gradient evaluations",
+    )
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        help="where table, figures and records are; default: results (smoke: below --runs)",
+    )
+    parser.add_argument(
+        "--runs", type=pathlib.Path, default=pathlib.Path("runs/paper"), help="for workdirs"
+    )
+    return parser
+
+
+def _numbers(text: str | None, last: int, kind: str) -> list[int]:
+    """Numbers from 1 to `last`, parted by commas; None: all."""
+    valid = {str(number): number for number in range(1, last + 1)}
+    words = list(valid) if text is None else [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in valid:
+            raise unknown(kind, word, valid)
+    return list(dict.fromkeys(valid[word] for word in words))
+
+
+def _figures(what: str, arguments: argparse.Namespace) -> list[int]:
+    if what == "table1":
+        return []
+    chosen = None if what == "paper" or ALL in arguments.figures else ",".join(arguments.figures)
+    return _numbers(chosen, len(FIGURES), "figure")
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError as error:
+        raise UserError(f"--seeds={text}: whole numbers parted by commas are needed") from error
+
+
+def _show(jobs: list[plan.Job], places: plan.Places) -> None:
+    """Prints the runs with their cost, and their commands."""
+    from rkbench.paper.estimate import Estimate, estimate
+
+    total = [0, 0.0]
+    print(f"{'run':<58}{'seeds':>7}{'gradients':>14}{'hours':>10}{'GB':>8}")
+    for job in jobs:
+        cost = estimate(job)
+        if not job.missing:
+            cost = Estimate(0, 0.0, 0.0)
+        total = [total[0] + cost.grad_evals, total[1] + cost.hours]
+        seeds = f"{len(job.missing)}/{len(job.seeds)}"
+        print(
+            f"{job.run.name:<58}{seeds:>7}{cost.grad_evals:>14,}{cost.hours:>10.2f}"
+            f"{cost.gigabytes:>8.2f}"
+        )
+    print(f"{'all':<65}{total[0]:>14,}{total[1]:>10.2f}")
+    print("\nseeds: missing/wanted; hours on this machine, within a factor of two\n")
+    for job in jobs:
+        if job.missing:
+            print(job.command(places.workdir(job.run)))
+
+
+def _draw(places: plan.Places, rows: list[int], figures: list[int], axis: str) -> None:
+    from rkbench.paper import drawing
+
+    begin, files = time.monotonic(), []
+    if rows:
+        files += drawing.draw_table(places, rows)
+    for number in figures:
+        drawn = drawing.draw_figure(places, number, axis)
+        files += drawn
+        if not drawn:
+            print(f"figure {number}: none of its runs has a record yet", file=sys.stderr)
+    for file in files:
+        print(file)
+    print(f"drawn in {time.monotonic() - begin:.1f} s", file=sys.stderr)

@@ -1,0 +1,55 @@
+"""Writes the table and the figures, and notes in `manifest.json` how each was made."""
+
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from rkbench import plotting
+from rkbench.paper import table1
+from rkbench.paper.figures import FIGURES, figure, file_name
+from rkbench.paper.plan import Places
+from rkbench.run_record import write_json
+
+COMPANION = "grad_evals"  # beside the paper's axis: an RK4 step costs four gradients
+
+
+def draw_table(places: Places, rows: Iterable[int]) -> list[pathlib.Path]:
+    """Writes `table1.{md,csv,tex}`."""
+    rows = list(rows)
+    places.results.mkdir(parents=True, exist_ok=True)
+    files = table1.write(table1.lines(places, rows), places)
+    _note(places, "table1", {"scale": places.scale, "rows": rows})
+    return files
+
+
+def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib.Path]:
+    """Writes `figures/figNN.{png,pdf,csv}`, and the companion at equal gradient evaluations.
+
+    Nothing is written for a figure none of whose runs has a record.
+    """
+    spec = FIGURES[number]
+    records = places.records(spec.runs)
+    if not records:
+        return []
+    folder = places.results / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    axes = [axis] if spec.timed or axis != "step" else [axis, COMPANION]
+    files = []
+    for one in axes:
+        name = file_name(number, one)
+        files += plotting.draw(figure(number, places.scale, one, records), folder / name)
+        entry = {"scale": places.scale, "number": number, "axis": one}
+        _note(places, f"figures/{name}", entry)
+    return files
+
+
+def manifest(results: pathlib.Path) -> dict[str, Any]:
+    """How each file in `results` was made; {} where nothing was."""
+    path = results / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _note(places: Places, name: str, how: dict[str, Any]) -> None:
+    known = manifest(places.results) | {name: how}
+    write_json(places.results / "manifest.json", dict(sorted(known.items())))

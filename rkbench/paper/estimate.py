@@ -1,0 +1,90 @@
+"""What runs will cost on this machine: gradient evaluations, time and memory, without the data.
+
+A few steps of each workload at a small batch are timed; time and the memory of activations grow in
+proportion to the examples, and a step of an optimizer takes its gradients. An estimate within a
+factor of two, not a promise.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+
+import workloads
+from rkbench import costs
+from rkbench.experiment import Experiment
+from rkbench.paper.plan import Job
+from workloads import datasets
+
+_EVALUATION = 1 / 3  # of the time of a gradient, an example
+_CALIBRATION_FLOPS = 4e9  # of the gradient that is timed, about
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Of one job, all its missing seeds together."""
+
+    grad_evals: int
+    hours: float
+    gigabytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Speed:
+    """What one example costs on this machine."""
+
+    seconds: float  # of its gradient
+    bytes: float  # of its activations
+    parameters: int
+
+
+def estimate(job: Job) -> Estimate:
+    """The cost of a job; the first of each model takes some seconds to calibrate."""
+    config = job.config()
+    if not job.missing:
+        return Estimate(0, 0.0, 0.0)
+    dataset = datasets.published(workloads.dataset_name(config.workload))
+    train = config.train_examples or dataset[0]
+    batch = train if config.batch_size == "full" else config.batch_size
+    speed = _calibrated(config.workload, _frozen(config.model.to_dict()))
+    evals = costs.grad_evals_of_step(config)
+    seconds = evals * batch * speed.seconds * config.total_steps
+    if config.eval_every_steps:
+        evaluations = config.total_steps // config.eval_every_steps + 1
+        examples = dataset[1] + min(config.train_eval_size, train)
+        seconds += evaluations * examples * speed.seconds * _EVALUATION
+    held = min(batch, config.physical_batch_size or batch)
+    # Parameters, gradient, and about four more of their size for the optimizer and the stages.
+    memory = 6 * 4 * speed.parameters + held * speed.bytes
+    seeds = len(job.missing)
+    return Estimate(evals * config.total_steps * seeds, seconds * seeds / 3600, memory / 1e9)
+
+
+def _frozen(model: dict[str, Any]) -> tuple:
+    return tuple(sorted(model.items()))
+
+
+@functools.cache
+def _calibrated(workload: str, model: tuple) -> _Speed:
+    """Two steps of SGD at a batch small enough to be quick."""
+    import importlib
+
+    config = importlib.import_module(f"configs.{workload}").get_config("sgd")
+    config.model.update(dict(model))
+    cost = costs.of_workload(config)
+    batch = int(min(256, max(2, _CALIBRATION_FLOPS / cost.flops)))
+    config.augment.rand_augment_layers = 0
+    config.update({"batch_size": batch, "physical_batch_size": 0, "total_steps": 3})
+    config.schedule.update({"name": "constant", "warmup_steps": 0})
+    dataset = datasets.synthetic(workloads.dataset_name(workload), batch + 1)
+    program = Experiment.from_config(config.lock(), dataset).program
+    state = program.init((0,))
+    memory: Any = program.compile(state, (0,)).memory_analysis()
+    state, metrics = program.advance(state, (0,), 0, 1)
+    jax.block_until_ready((state, metrics))
+    begin = time.perf_counter()
+    jax.block_until_ready(program.advance(state, (0,), 1, 2))
+    seconds = (time.perf_counter() - begin) / 2
+    return _Speed(seconds / batch, memory.temp_size_in_bytes / batch, cost.parameters)

@@ -1,0 +1,120 @@
+"""What a table or figure needs at a scale, and what of it has to be trained still."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from rkbench import errors
+from rkbench.paper.figures import FIGURES
+from rkbench.paper.runs import TABLE_1, TIMING, PaperRun
+from rkbench.paper.scales import SCALES, Size
+from rkbench.records import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run at a scale, with the seeds that its record does not have yet."""
+
+    run: PaperRun
+    size: Size
+    seeds: tuple[int, ...]  # all that are wanted
+    missing: tuple[int, ...]
+
+    def config(self) -> Any:
+        """Of the seeds that are missing."""
+        return self.run.get_config(self.size.settings, self.missing)
+
+    def command(self, workdir: pathlib.Path) -> str:
+        """The command line that trains the same by itself."""
+        overrides = {**self.size.settings, "seeds": self.missing}
+        flags = [f'--config.{name}="{value}"' for name, value in overrides.items()]
+        return (
+            f"rkbench train --config=configs/{self.run.config}.py:{self.run.variant} "
+            f"--workdir={workdir} {' '.join(flags)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where runs are trained and where what they found is kept.
+
+    Attributes:
+      results: the folder with the table and the figures; records lie in `results/records`.
+      runs: the folder for workdirs.
+      scale: a key of `SCALES`.
+    """
+
+    results: pathlib.Path
+    runs: pathlib.Path
+    scale: str
+
+    def record(self, run: PaperRun) -> pathlib.Path:
+        """The folder of a run's record."""
+        return self.results / "records" / self.scale / run.name
+
+    def workdir(self, run: PaperRun) -> pathlib.Path:
+        """The folder in which a run is trained."""
+        return self.runs / self.scale / run.name
+
+    def records(self, runs: Iterable[PaperRun]) -> dict[str, Run]:
+        """The records that there are, by the runs' names."""
+        return {
+            run.name: Run(self.record(run))
+            for run in runs
+            if (self.record(run) / "run.json").is_file()
+        }
+
+
+def table_runs(rows: Iterable[int]) -> list[PaperRun]:
+    """The runs behind these rows of Table 1, counted from 1."""
+    return [run for row in rows for run in TABLE_1[row - 1].runs]
+
+
+def figure_runs(numbers: Iterable[int]) -> list[PaperRun]:
+    """The runs behind these figures, once each."""
+    return list(dict.fromkeys(run for number in numbers for run in FIGURES[number].runs))
+
+
+def jobs(
+    runs: Iterable[PaperRun], places: Places, seeds: tuple[int, ...] | None = None
+) -> list[Job]:
+    """The runs as jobs, in order and once each; those that the scale leaves out are not among them.
+
+    Args:
+      runs: what is wanted.
+      places: where records lie.
+      seeds: instead of the scale's.
+    """
+    planned = []
+    for run in dict.fromkeys(runs):
+        size = SCALES[places.scale][run.kind]
+        if size.runs:
+            wanted = seeds or size.seeds
+            known = _seeds(places.records([run]).get(run.name))
+            missing = tuple(seed for seed in wanted if seed not in known)
+            planned.append(Job(run, size, wanted, missing))
+    return planned
+
+
+def timing_group(run: PaperRun) -> tuple[PaperRun, ...] | None:
+    """The runs that are timed in turns with this one; None where it is trained by itself."""
+    return next((group for group in TIMING.values() if run in group), None)
+
+
+def select(jobs: list[Job], only: str | None) -> list[Job]:
+    """The jobs whose name contains one of the words of `only`, parted by commas.
+
+    Raises UserError where a word is in no name.
+    """
+    if only is None:
+        return jobs
+    words = only.split(",")
+    for word in words:
+        if not any(word in job.run.name for job in jobs):
+            raise errors.unknown("run", word, [job.run.name for job in jobs])
+    return [job for job in jobs if any(word in job.run.name for word in words)]
+
+
+def _seeds(run: Run | None) -> set[int]:
+    return {entry["seed"] for entry in run.record["seeds"]} if run else set()

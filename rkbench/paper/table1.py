@@ -1,0 +1,212 @@
+"""Table 1 from records: Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import json
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from rkbench.paper.plan import Places
+from rkbench.paper.runs import TABLE_1, PaperRun, Row
+from rkbench.paper.scales import SCALES
+from rkbench.records import Run
+from rkbench.statistics import Estimate, estimate
+
+
+class Line(NamedTuple):
+    """One optimizer of one row; accuracies and errors in percent."""
+
+    row: int
+    dataset: str
+    model: str
+    optimizer: str
+    status: str  # "done", "2 of 5 diverged", "not run: why", "failed: why"
+    n: int
+    best: Estimate  # selected on the test set, as in the paper
+    final: Estimate
+    paper: tuple[float, float]
+    grad_evals: float  # of a seed
+    seconds: float  # of training, of a seed
+    source: str  # the record's folder, below the results
+
+    @property
+    def difference(self) -> float:
+        """Ours (best) less the paper's, in percentage points."""
+        return self.best.mean - self.paper[0]
+
+    @property
+    def within(self) -> str:
+        """Whether the difference lies within twice the combined standard error."""
+        if math.isnan(self.best.standard_error):
+            return "-"
+        error = math.hypot(self.best.standard_error, self.paper[1])
+        return "yes" if abs(self.difference) <= 2 * error else "no"
+
+
+def lines(places: Places, rows: Iterable[int]) -> list[Line]:
+    """The lines of these rows, counted from 1, from the records that there are."""
+    return [_line(row, TABLE_1[row - 1], index, places) for row in rows for index in range(2)]
+
+
+def _line(number: int, row: Row, index: int, places: Places) -> Line:
+    run = row.runs[index]
+    record = places.records([run]).get(run.name)
+    entries = [] if record is None else record.record["seeds"]
+
+    def over_seeds(field: str) -> Estimate:
+        return estimate(np.array([]) if record is None else record.outcomes(field))
+
+    best, final = (over_seeds(f"{which}_test_accuracy") for which in ("best", "final"))
+    return Line(
+        row=number,
+        dataset=row.dataset,
+        model=row.model,
+        optimizer=run.label,
+        status=_why_not(run, places) if record is None else _status(record),
+        n=len(entries),
+        best=_in_percent(best),
+        final=_in_percent(final),
+        paper=row.paper[index],
+        grad_evals=over_seeds("grad_evals").mean,
+        seconds=over_seeds("seconds").mean,
+        source=f"records/{places.scale}/{run.name}",
+    )
+
+
+def _in_percent(fraction: Estimate) -> Estimate:
+    return Estimate(100 * fraction.mean, 100 * fraction.standard_error, fraction.n)
+
+
+def _status(record: Run) -> str:
+    entries = record.record["seeds"]
+    diverged = sum(entry["status"] == "diverged" for entry in entries)
+    status = f"{diverged} of {len(entries)} diverged" if diverged else "done"
+    subset = (record.record.get("data") or {}).get("subset")
+    return f"{status}, on a subset of the data" if subset else status
+
+
+def _why_not(run: PaperRun, places: Places) -> str:
+    failed = places.record(run) / "failed.json"
+    if failed.is_file():
+        return f"failed: {json.loads(failed.read_text(encoding='utf-8'))['error']}"
+    if not SCALES[places.scale][run.kind].runs:
+        return f"not run: beyond the scale {places.scale!r}"
+    return "not run yet"
+
+
+_COLUMNS = (
+    "dataset",
+    "model",
+    "optimizer",
+    "status",
+    "seeds",
+    "best test accuracy (%)",
+    "final test accuracy (%)",
+    "paper, best (%)",
+    "difference",
+    "within 2 combined errors",
+    "gradient evaluations a seed",
+    "seconds a seed",
+    "record",
+)
+
+
+def _cells(line: Line) -> list[str]:
+    ran = line.n > 0
+    return [
+        line.dataset,
+        line.model,
+        line.optimizer,
+        line.status,
+        str(line.n),
+        _accuracy(line.best),
+        _accuracy(line.final),
+        f"{line.paper[0]:.2f} ± {line.paper[1]:.2f}",
+        f"{line.difference:+.2f}" if ran else "-",
+        line.within if ran else "-",
+        f"{line.grad_evals:,.0f}" if ran else "-",
+        f"{line.seconds:,.0f}" if ran else "-",
+        f"[`{line.source.rpartition('/')[2]}`]({line.source})" if ran else "-",
+    ]
+
+
+def _accuracy(value: Estimate) -> str:
+    if value.n == 0:
+        return "-"
+    error = "" if math.isnan(value.standard_error) else f" ± {value.standard_error:.2f}"
+    return f"{value.mean:.2f}{error}"
+
+
+def markdown(found: list[Line], scale: str) -> str:
+    """The table with what one has to know to read it."""
+    rows = [_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, found)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    kinds = dict.fromkeys(run.kind for row in TABLE_1 for run in row.runs)
+    says = dict.fromkeys(SCALES[scale][kind].says for kind in kinds)
+    reductions = "; ".join(text for text in says if text) or "none"
+    return f"""# Table 1
+
+Scale `{scale}`. Mean ± standard error over seeds, in percent. The best accuracy is the largest
+during training, which selects on the test set, as in the paper; the final one is that of the last
+step. Reductions against the paper: {reductions}. Rows that were not run say so.
+
+{table}
+"""
+
+
+_NUMBERS = (
+    *("row", "dataset", "model", "optimizer", "status", "seeds"),
+    *("best", "best_standard_error", "final", "final_standard_error"),
+    *("paper", "paper_standard_error", "difference"),
+    *("within", "grad_evals", "seconds", "record"),
+)
+
+
+def comma_separated(found: list[Line]) -> str:
+    """Every number of the table unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_NUMBERS)
+    for line in found:
+        row = (line.row, line.dataset, line.model, line.optimizer, line.status, line.n)
+        numbers = (*line.best[:2], *line.final[:2], *line.paper, line.difference)
+        cells = [f"{number:.6g}" for number in numbers]
+        cost = [f"{line.grad_evals:.0f}", f"{line.seconds:.1f}", line.source]
+        writer.writerow([*row, *cells, line.within, *cost])
+    return text.getvalue()
+
+
+def latex(found: list[Line]) -> str:
+    """The table in the paper's form, with our numbers beside the paper's."""
+    rows = []
+    for baseline, rk4 in zip(found[::2], found[1::2], strict=True):
+        cells = [baseline.dataset, baseline.model, baseline.optimizer]
+        for line in (baseline, rk4):
+            ours = _accuracy(line.best).replace("±", r"\pm")
+            cells.append(f"${ours}$" if line.n else "not run")
+            cells.append(f"${line.paper[0]:.2f} \\pm {line.paper[1]:.2f}$")
+        rows.append(" & ".join(cells) + r" \\")
+    head = r"Dataset & Model & Baseline & Baseline (\%) & paper & RK4 (\%) & paper \\"
+    body = "\n".join(rows)
+    return (
+        "\\begin{tabular}{lllrrrr}\n\\toprule\n"
+        f"{head}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def write(found: list[Line], places: Places) -> list[pathlib.Path]:
+    """Writes table1.md, .csv and .tex into the results."""
+    texts = {
+        "md": markdown(found, places.scale),
+        "csv": comma_separated(found),
+        "tex": latex(found),
+    }
+    files = []
+    for suffix, text in texts.items():
+        files.append(places.results / f"table1.{suffix}")
+        files[-1].write_text(text, encoding="utf-8")
+    return files

@@ -1,0 +1,80 @@
+"""Trains the runs that are missing, one after the other, and puts their records away."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+from rkbench import compilation, errors
+from rkbench.archive import archive
+from rkbench.experiment import Experiment
+from rkbench.paper import timing
+from rkbench.paper.plan import Job, Places, timing_group
+from rkbench.records import Run
+from rkbench.train import train_experiment
+
+
+def train(jobs: list[Job], places: Places) -> dict[str, str]:
+    """Trains what is missing; returns {run's name: why it failed} for those that did.
+
+    A finished run is not repeated, one that was interrupted resumes, and one that fails does not
+    stop the others. The runs of a timing group are timed in turns.
+    """
+    compilation.enable_cache()
+    failed: dict[str, str] = {}
+    waiting = [job for job in jobs if job.missing]
+    begin = time.monotonic()
+    while waiting:
+        job = waiting[0]
+        group = timing_group(job.run)
+        together = [j for j in waiting if group and j.run in group] or [job]
+        waiting = [j for j in waiting if j not in together]
+        names = ", ".join(j.run.name for j in together)
+        print(
+            f"{names}: seeds {', '.join(map(str, job.missing))}; {len(waiting)} runs follow "
+            f"({time.monotonic() - begin:.0f} s so far)",
+            file=sys.stderr,
+            flush=True,
+        )
+        problem = _attempt(lambda together=together: _run(together, places))
+        if problem is not None:
+            print(f"{names} failed: {problem}", file=sys.stderr, flush=True)
+        for one in together:
+            if problem is not None:
+                failed[one.run.name] = problem
+                _note_failure(places.record(one.run), problem)
+            else:
+                _put_away(one, places)
+    return failed
+
+
+def _run(together: list[Job], places: Places) -> None:
+    if timing_group(together[0].run) is None:
+        (job,) = together
+        train_experiment(Experiment.from_config(job.config()), places.workdir(job.run))
+    else:
+        timing.interleave({places.workdir(job.run): job.config() for job in together})
+
+
+def _attempt(call: Callable[[], None]) -> str | None:
+    """What went wrong, in one line; None where nothing did."""
+    try:
+        call()
+    except Exception as error:  # whatever it is, the other runs go on
+        text = " ".join(str(error).split())
+        return text if isinstance(error, errors.UserError) else f"{type(error).__name__}: {text}"
+    return None
+
+
+def _put_away(job: Job, places: Places) -> None:
+    record = places.record(job.run)
+    runs = [Run(record)] if (record / "run.json").is_file() else []
+    archive([*runs, Run(places.workdir(job.run))], record)
+    (record / "failed.json").unlink(missing_ok=True)
+
+
+def _note_failure(record: pathlib.Path, problem: str) -> None:
+    """Keeps why a run failed, so that the table can say it."""
+    record.mkdir(parents=True, exist_ok=True)
+    (record / "failed.json").write_text(json.dumps({"error": problem}) + "\n", encoding="utf-8")

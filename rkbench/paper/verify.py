@@ -1,0 +1,86 @@
+"""`rkbench verify [RESULTS]`: computes every number of the results again from the raw logs.
+
+Every seed's entry in every record, every cell of the table and every point of every figure; any
+difference is named, and the exit code is 1.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from rkbench import archive, plotting
+from rkbench.errors import UserError
+from rkbench.paper import drawing, table1
+from rkbench.paper.figures import FIGURES, figure
+from rkbench.paper.plan import Places
+from rkbench.records import Run
+
+
+def run(argv: list[str]) -> None:
+    """Prints what was checked; exits with 1 where something differs."""
+    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser.add_argument("results", type=pathlib.Path, nargs="?", default=pathlib.Path("results"))
+    results = parser.parse_args(argv[1:]).results
+    if not results.is_dir():
+        raise UserError(f"{results} is not a folder with results")
+    differences = list(verify(results))
+    for difference in differences:
+        print(f"rkbench: {difference}", file=sys.stderr)
+    records, files = len(list(_records(results))), len(drawing.manifest(results))
+    print(
+        f"{results}: {records} records, {files} tables and figures computed again from the logs, "
+        f"{len(differences)} differences"
+    )
+    if differences:
+        sys.exit(1)
+
+
+def verify(results: pathlib.Path) -> Iterator[str]:
+    """A line for each thing that is not what the logs say."""
+    for record in _records(results):
+        yield from _of_record(record)
+    for name, how in drawing.manifest(results).items():
+        places = Places(results, pathlib.Path(), how["scale"])
+        if name == "table1":
+            found = table1.lines(places, how["rows"])
+            yield from _of_file(results / "table1.csv", table1.comma_separated(found))
+            yield from _of_file(results / "table1.md", table1.markdown(found, places.scale))
+            yield from _of_file(results / "table1.tex", table1.latex(found))
+        else:
+            records = places.records(FIGURES[how["number"]].runs)
+            drawn = figure(how["number"], how["scale"], how["axis"], records)
+            yield from _of_file(results / f"{name}.csv", plotting.points(drawn))
+
+
+def _records(results: pathlib.Path) -> Iterator[Run]:
+    for path in sorted((results / "records").glob("*/*/run.json")):
+        yield Run(path.parent)
+
+
+def _of_record(record: Run) -> Iterator[str]:
+    for entry in record.record["seeds"]:
+        if not any(line["seed"] == entry["seed"] for line in record.log):
+            yield f"{record.folder}: the log has no line of seed {entry['seed']}"
+            continue
+        again = archive.recomputed(entry, record.log)
+        for field in sorted(entry.keys() | again.keys()):
+            if entry.get(field) != again.get(field):
+                yield (
+                    f"{record.folder}: seed {entry['seed']}: {field} is {entry.get(field)!r}, "
+                    f"the log says {again.get(field)!r}"
+                )
+
+
+def _of_file(path: pathlib.Path, expected: str) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path} is missing"
+        return
+    found = path.read_text(encoding="utf-8").splitlines()
+    wanted = expected.splitlines()
+    if len(found) != len(wanted):
+        yield f"{path}: {len(found)} lines, the logs give {len(wanted)}"
+    for number, (one, other) in enumerate(zip(found, wanted, strict=False), 1):
+        if one != other:
+            yield f"{path}:{number}: {one!r}, the logs say {other!r}"
+            return
