@@ -1,9 +1,11 @@
-"""Runs put away small: `run.json` and the compressed log, from one or several workdirs.
+"""`rkbench archive RUN... --output=DIR`: keeps runs small, joining the seeds of several workdirs.
 
-A run's seeds may come from several machines and days: the parts must agree in everything that
-decides a seed's numbers, and each keeps its command, commit, versions and devices.
+What is kept is `run.json` and the compressed log. A run's seeds may come from several machines and
+days: the parts must agree in everything that decides a seed's numbers, and each keeps its command,
+commit, versions and devices.
 """
 
+import argparse
 import copy
 import gzip
 import json
@@ -18,6 +20,17 @@ from rkbench.errors import UserError
 from rkbench.records import Run
 
 _PART = ("command", "started", "host", "devices", "commit", "dirty", "versions", "compilations")
+
+
+def run(argv: list[str]) -> None:
+    """Archives the runs that the command line names."""
+    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="a workdir")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="the record's folder")
+    arguments = parser.parse_args(argv[1:])
+    record = archive([Run(folder) for folder in arguments.runs], arguments.output)
+    seeds = ", ".join(str(entry["seed"]) for entry in record["seeds"])
+    print(f"{arguments.output}: seeds {seeds}")
 
 
 def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ _COMMANDS = {
     "figure": ("rkbench.paper.command", "reproduce figures of the paper"),
     "paper": ("rkbench.paper.command", "reproduce the table and all figures"),
     "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
+    "archive": ("rkbench.archive", "keep runs small, joining the seeds of several workdirs"),
     "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),
     "costs": ("rkbench.costs", "show parameters and FLOPs of every workload"),
     "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),

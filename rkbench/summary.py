@@ -54,7 +54,7 @@ def of_run(seeds: list[Record]) -> Record:
 
 
 def text(record: Record) -> str:
-    """The lines that end a run: one a seed."""
+    """The lines that end a run: one a seed, and one where the data are part of the published."""
     lines = []
     for entry in record["seeds"]:
         if entry["status"] == "diverged":
@@ -65,6 +65,13 @@ def text(record: Record) -> str:
             f"seed {entry['seed']}: {outcome}, best {_percent(entry['best_test_accuracy'])} at "
             f"step {entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
             f"{entry['seconds']:.1f} s of training"
+        )
+    data = record.get("data") or {}
+    if data.get("subset"):
+        lines.append(
+            f"on a subset of {data['name']}: {data['train_examples']:,} of "
+            f"{data['full_train_examples']:,} training and {data['test_examples']:,} of "
+            f"{data['full_test_examples']:,} test examples"
         )
     return "\n".join(lines)
 

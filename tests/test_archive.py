@@ -1,0 +1,88 @@
+"""Records kept small: seeds joined, paths left out, numbers those of the log."""
+
+import gzip
+import json
+
+import pytest
+
+from configs import digits_mlp
+from rkbench import archive
+from rkbench.errors import UserError
+from rkbench.records import Run
+from rkbench.train import train_and_evaluate
+
+pytestmark = pytest.mark.standard_promotion
+
+
+def config(**changes):
+    result = digits_mlp.get_config("rk4")
+    result.model.hidden_sizes = (8,)
+    result.update({"total_steps": 4, "eval_every_steps": 2, "log_every_steps": 1, **changes})
+    result.tensorboard = False
+    return result.lock()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    for name, seeds in (("one", (0, 2)), ("two", (1, 2))):
+        train_and_evaluate(config(seeds=seeds), folder / name)
+    return Run(folder / "one"), Run(folder / "two")
+
+
+def test_seeds_are_joined_and_each_keeps_its_own_lines(parts, tmp_path):
+    record = archive.archive(parts, tmp_path / "record")
+    kept = Run(tmp_path / "record")
+    assert kept.record == record
+    assert [entry["seed"] for entry in record["seeds"]] == record["config"]["seeds"] == [0, 1, 2]
+    assert [part["seeds"] for part in record["parts"]] == [[0, 2], [1, 2]]
+    for seed, part in ((0, parts[0]), (1, parts[1]), (2, parts[0])):
+        own = [line for line in part.log if line["seed"] == seed]
+        assert [line for line in kept.log if line["seed"] == seed] == own
+    assert record["grad_evals"] == 3 * 16
+
+
+def test_the_numbers_are_those_of_the_log(parts, tmp_path):
+    record = archive.archive(parts[:1], tmp_path)
+    for kept, original in zip(record["seeds"], parts[0].record["seeds"], strict=True):
+        same = {name: value for name, value in original.items() if name != "seconds"}
+        assert kept.items() >= same.items()
+        assert kept["seconds"] == pytest.approx(original["seconds"], abs=0.002)
+
+
+def test_a_record_can_be_archived_again_and_grows(parts, tmp_path):
+    archive.archive(parts[:1], tmp_path)
+    archive.archive([Run(tmp_path), parts[1]], tmp_path)
+    assert [entry["seed"] for entry in Run(tmp_path).record["seeds"]] == [0, 1, 2]
+    bytes_before = (tmp_path / "metrics.jsonl.gz").read_bytes()
+    archive.archive([Run(tmp_path)], tmp_path)
+    assert (tmp_path / "metrics.jsonl.gz").read_bytes() == bytes_before
+    assert gzip.decompress(bytes_before).count(b"\n") == len(Run(tmp_path).log)
+
+
+def test_paths_of_the_machine_are_left_out(parts, tmp_path):
+    record = json.loads((parts[0].folder / "run.json").read_text())
+    record["command"] = ["main.py", "--workdir=/home/me/x", "--config.data_dir=/data/y"]
+    record["config"]["data_dir"] = "/data/y"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(
+        (parts[0].folder / "metrics.jsonl").read_bytes()
+    )
+    archive.archive([Run(tmp_path / "run")], tmp_path / "record")
+    text = (tmp_path / "record" / "run.json").read_text()
+    assert "/home/me" not in text
+    assert "/data" not in text
+
+
+def test_runs_that_are_not_alike_are_refused(parts, tmp_path):
+    train_and_evaluate(config(seeds=(5,), l2=0.1), tmp_path / "other")
+    with pytest.raises(UserError, match=r"differ in l2: 0.1 -> 0.0"):
+        archive.merged([parts[0], Run(tmp_path / "other")])
+
+
+def test_an_unfinished_run_is_refused(parts, tmp_path):
+    record = parts[0].record | {"status": "running"}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is not finished: 'running'"):
+        archive.merged([Run(tmp_path)])

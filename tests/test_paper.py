@@ -1,0 +1,223 @@
+"""The reproduction: runs as data, training what is missing, drawing, verifying from the logs."""
+
+import gzip
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from rkbench import cli
+from rkbench.paper import plan, table1, timing, verify
+from rkbench.paper.figures import FIGURES
+from rkbench.paper.runs import TABLE_1, TIMING
+from rkbench.paper.scales import SCALES
+from rkbench.paper.train import train
+from rkbench.records import Run
+from workloads import datasets
+
+pytestmark = pytest.mark.standard_promotion
+
+RUNS = list(dict.fromkeys([*plan.table_runs(range(1, 8)), *plan.figure_runs(FIGURES)]))
+
+
+@pytest.fixture
+def small_data(monkeypatch):
+    """Every dataset is noise with 250 examples."""
+    monkeypatch.setattr(datasets, "load", lambda name, _: datasets.synthetic(name, 250))
+
+
+def rkbench(monkeypatch, *arguments):
+    """Runs the command; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["rkbench", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_the_paper_has_seven_rows_and_eighteen_figures():
+    assert len(TABLE_1) == 7
+    assert list(FIGURES) == list(range(1, 19))
+    assert len({run.name for run in RUNS}) == len(RUNS)
+    for group in TIMING.values():
+        assert len({run.config for run in group}) == 1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_run_has_a_config_at_every_scale(scale):
+    for run in RUNS:
+        size = SCALES[scale][run.kind]
+        config = run.get_config(size.settings, size.seeds)
+        assert config.seeds == size.seeds
+        if scale == "paper":
+            preset = run.get_config({}, size.seeds)
+            for field in ("total_steps", "batch_size", "optimizer", "model", "train_examples"):
+                assert config[field] == preset[field], run.name
+        else:
+            assert size.says or not size.runs
+
+
+def test_a_figure_trains_what_is_missing_and_draws_and_is_verified(
+    monkeypatch, tmp_path, small_data, capsys
+):
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    where = ("--scale=smoke", f"--results={results}", f"--runs={runs}")
+    assert rkbench(monkeypatch, "figure", 4, *where) == 0
+    folder = results / "figures"
+    for name in ("fig04", "fig04-grad_evals"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    text = (folder / "fig04.csv").read_text()
+    assert text.count("test accuracy,RK4,") == 3  # steps 0, 2, 4
+    # Again: nothing is trained.
+    monkeypatch.setattr("rkbench.paper.train.train_experiment", None)
+    assert rkbench(monkeypatch, "figure", 4, *where) == 0
+    capsys.readouterr()
+    assert rkbench(monkeypatch, "verify", results) == 0
+    assert "2 records, 2 tables and figures" in capsys.readouterr().out
+
+
+def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
+    monkeypatch, tmp_path, small_data
+):
+    results = tmp_path / "results"
+    where = ("--scale=smoke", f"--results={results}", f"--runs={tmp_path}/runs")
+    only = "--only=mnist_mlp-adam"
+    assert rkbench(monkeypatch, "table1", "--rows=1", only, *where) == 0
+    assert rkbench(monkeypatch, "figure", 2, "--draw-only", *where) == 0
+    assert list(verify.verify(results)) == []
+
+    def with_change(path, change):
+        original = path.read_bytes()
+        changed = change(original)
+        assert changed != original
+        path.write_bytes(changed)
+        found = list(verify.verify(results))
+        path.write_bytes(original)
+        assert list(verify.verify(results)) == []
+        return found
+
+    record = results / "records" / "smoke" / "mnist_mlp-adam"
+    assert with_change(results / "figures/fig02.csv", lambda b: b.replace(b",2,0.", b",2,1.", 1))
+    assert with_change(results / "table1.md", lambda b: b.replace(b"Adam | done", b"Adam | good"))
+    assert with_change(results / "table1.csv", lambda b: b[:-10])
+    lines = gzip.decompress((record / "metrics.jsonl.gz").read_bytes()).splitlines()
+    shortened = gzip.compress(b"\n".join(lines[:-2]) + b"\n")
+    found = with_change(record / "metrics.jsonl.gz", lambda _: shortened)
+    assert any("seed 1: grad_evals is 4, the log says 3" in difference for difference in found)
+    best = json.loads((record / "run.json").read_text())["seeds"][0]["best_test_accuracy"]
+    assert (
+        "best_test_accuracy"
+        in with_change(record / "run.json", lambda b: b.replace(str(best).encode(), b"0.999", 1))[0]
+    )
+
+
+def test_a_run_that_fails_stops_no_other_and_stands_in_the_table(monkeypatch, tmp_path, capsys):
+    def load(name, _):
+        if name == "mnist":
+            raise OSError("the disk is gone")
+        return datasets.synthetic(name, 250)
+
+    monkeypatch.setattr(datasets, "load", load)
+    where = ("--scale=smoke", f"--results={tmp_path}/results", f"--runs={tmp_path}/runs")
+    code = rkbench(monkeypatch, "table1", "--rows=1,3", "--only=adam", *where)
+    assert code == 2
+    assert "mnist_mlp-adam: OSError: the disk is gone" in capsys.readouterr().err
+    text = (tmp_path / "results" / "table1.md").read_text()
+    assert "| MNIST | DNN | Adam | failed: OSError: the disk is gone | 0 |" in text
+    assert "| Fashion-MNIST | DNN | Adam | done | 2 |" in text
+    assert "| Fashion-MNIST | DNN | RK4 | not run yet | 0 |" in text
+
+
+def test_more_seeds_are_added_to_a_record(tmp_path, small_data):
+    places = plan.Places(tmp_path / "results", tmp_path / "runs", "smoke")
+    (run, _) = TABLE_1[0].runs
+    for seeds in ((3,), (3, 4)):
+        (job,) = plan.jobs([run], places, seeds)
+        assert job.missing == (seeds[-1],)
+        assert train([job], places) == {}
+    assert [e["seed"] for e in Run(places.record(run)).record["seeds"]] == [3, 4]
+
+
+def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_data):
+    group = TIMING["mnist small"]
+    settings = SCALES["smoke"]["timing_small"].settings
+    configs = {tmp_path / run.name: run.get_config(settings, (0, 1)) for run in group}
+    order = []
+    take_turn = timing._Timed.take_turn
+
+    def noted(self):
+        order.append(self.experiment.config.optimizer.name)
+        take_turn(self)
+
+    monkeypatch.setattr(timing._Timed, "take_turn", noted)
+    timing.interleave(configs)
+    assert order == ["adam", "rk4"] * 8  # four turns of two seeds
+    for folder, evals in zip(configs, (1, 4), strict=True):
+        run = Run(folder)
+        assert run.record["status"] == "done"
+        curve = run.curve("wall_time")
+        np.testing.assert_array_equal(curve.x, range(5))
+        assert (np.diff(curve.values, axis=1) > 0).all()
+        assert [line["grad_evals"] for line in run.log][:5] == [evals * n for n in range(5)]
+
+
+def test_differences_are_judged_by_the_combined_error():
+    line = table1.Line(
+        1,
+        "MNIST",
+        "DNN",
+        "Adam",
+        "done",
+        5,
+        table1.Estimate(96.5, 0.03, 5),
+        table1.Estimate(96.0, 0.1, 5),
+        (96.6, 0.04),
+        10_000.0,
+        60.0,
+        "records/cpu/x",
+    )
+    assert line.difference == pytest.approx(-0.1)
+    assert line.within == "yes"  # 2 sqrt(0.03^2 + 0.04^2) = 0.1
+    assert line._replace(best=table1.Estimate(96.49, 0.03, 5)).within == "no"
+    assert line._replace(best=table1.Estimate(96.49, float("nan"), 1)).within == "-"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("figure", "19"), "unknown figure '19'"),
+        (("table1", "--rows=0"), "unknown row '0'"),
+        (("table1", "--scale=cpuu"), "unknown scale 'cpuu'; nearest: cpu"),
+        (("table1", "--only=adm"), "unknown run 'adm'; nearest:"),
+        (("table1", "--seeds=a"), "--seeds=a: whole numbers"),
+        (("verify", "/nowhere"), "/nowhere is not a folder"),
+    ],
+)
+def test_bad_arguments_are_one_line(monkeypatch, capsys, arguments, message):
+    assert rkbench(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_dry_run_shows_runs_commands_and_cost(monkeypatch, tmp_path, capsys):
+    arguments = ("table1", "--rows=1", "--dry-run", f"--results={tmp_path}", "--scale=paper")
+    assert rkbench(monkeypatch, *arguments) == 0
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.startswith("mnist_mlp-rk4"))
+    name, seeds, evals, hours, gigabytes = row.split()
+    assert (name, seeds, evals) == ("mnist_mlp-rk4", "5/5", "200,000")
+    assert 0.001 < float(hours) < 50
+    assert 0 < float(gigabytes) < 5
+    assert "rkbench train --config=configs/mnist_mlp.py:rk4 --workdir=" in text
+    assert not (tmp_path / "table1.md").exists()
+
+
+def test_the_committed_results_are_what_the_logs_say():
+    results = pathlib.Path(__file__).parent.parent / "results"
+    assert list(verify.verify(results)) == []
+    assert len(list((results / "records").glob("*/*/run.json"))) >= 8
