@@ -13,6 +13,7 @@ _COMMANDS = {
     "table1": ("rkbench.paper.command", "reproduce Table 1 of the paper"),
     "figure": ("rkbench.paper.command", "reproduce figures of the paper"),
     "paper": ("rkbench.paper.command", "reproduce the table and all figures"),
+    "study": ("rkbench.paper.command", "learning rate x input scaling x method, full batch"),
     "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
     "archive": ("rkbench.archive", "keep runs small, joining the seeds of several workdirs"),
     "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),

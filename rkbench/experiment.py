@@ -39,8 +39,14 @@ class Experiment:
     seed_groups: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_config(cls, config, dataset=None) -> "Experiment":
-        """Builds and checks everything; `dataset` takes the place of the workload's own.
+    def from_config(cls, config, dataset=None, like: "Experiment | None" = None) -> "Experiment":
+        """Builds and checks everything.
+
+        Args:
+          config: see `configs/default.py`.
+          dataset: takes the place of the workload's own.
+          like: an experiment whose data and compiled programs serve this one too, where the two
+            differ in nothing but learning rate, schedule, steps and seeds; without effect else.
 
         Raises:
           UserError: a value that cannot work, with the valid ones.
@@ -53,16 +59,27 @@ class Experiment:
         compilation.compiled_loops(config.compiled_loops, convolves=False)
         rates = _learning_rates(config)
         check_optimizer(config.optimizer, rates)
-        workload = workloads.create(config, dataset)
+        shared = like is not None and dataset is None and _same_program(config, like.config)
+        workload = like.workload if like and shared else workloads.create(config, dataset)
         seeds, streamed = tuple(config.seeds), not isinstance(workload.train, dict)
         vectorize = compilation.vectorized_seeds(config.vectorize_seeds, streamed)
-        return cls(
+        experiment = cls(
             config,
             workload,
             _checked_batch_size(config.batch_size, workload.provenance["train_examples"], streamed),
             rates,
             compilation.compiled_loops(config.compiled_loops, workload.convolves),
             (seeds,) if vectorize else tuple((seed,) for seed in seeds),
+        )
+        if like and shared and len(experiment.seed_groups[0]) == len(like.seed_groups[0]):
+            experiment._take_programs_of(like)
+        return experiment
+
+    def _take_programs_of(self, other: "Experiment") -> None:
+        """Fills the cached properties with the other's."""
+        program = other.program.with_learning_rates(self.learning_rates)
+        self.__dict__.update(
+            feed=other.feed, program=program, evaluator=other.evaluator, splits=other.splits
         )
 
     @functools.cached_property
@@ -109,6 +126,23 @@ class Experiment:
             "train": split(workload.train, self.config.train_eval_size, batch_size),
             "test": split(workload.test, workload.provenance["test_examples"], batch_size),
         }
+
+
+# What compiled programs take as data, or do not see.
+_NOT_COMPILED = (
+    *("seeds", "schedule", "total_steps", "tensorboard"),
+    *("eval_every_steps", "checkpoint_every_steps", "log_every_steps"),
+)
+
+
+def _same_program(config, other) -> bool:
+    """Whether one compilation serves both configs."""
+    one, two = (
+        {name: value for name, value in c.to_dict().items() if name not in _NOT_COMPILED}
+        for c in (config, other)
+    )
+    rates = [side["optimizer"].pop("learning_rate") is None for side in (one, two)]
+    return rates[0] == rates[1] and one == two
 
 
 def make_optimizer(

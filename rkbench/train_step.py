@@ -4,6 +4,7 @@ The step is written once. A `Program` holds it compiled: in a loop on the device
 by one where that is faster (see `compilation.compiled_loops`), for one seed or for several at once.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -170,6 +171,12 @@ class Program:
         self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
         self.compilations = 0
         self._compiled: jax.stages.Compiled | None = None
+
+    def with_learning_rates(self, learning_rates: np.ndarray) -> "Program":
+        """The same compiled program with another schedule, which is data to it."""
+        other = copy.copy(self)
+        other._learning_rates = learning_rates
+        return other
 
     def init(self, seeds: Sequence[int]) -> TrainState:
         """The state of these seeds before the first step."""

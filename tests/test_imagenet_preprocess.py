@@ -29,9 +29,22 @@ def decoded(jpeg: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
 
 
-def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with antialiasing, by JAX."""
-    return np.asarray(jax.image.resize(pixels.astype(np.float32), (height, width, 3), "linear"))
+def resized(pixels: np.ndarray, height: int, width: int, antialias: bool = True) -> np.ndarray:
+    """Bilinear, by JAX."""
+    shape = (height, width, 3)
+    return np.asarray(jax.image.resize(pixels.astype(np.float32), shape, "linear", antialias))
+
+
+def encoded(image: Image.Image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def striped(width: int, height: int) -> Image.Image:
+    """Columns of light and dark by turns, fine enough to alias."""
+    columns = np.where(np.arange(width) % 2, 200, 50).astype(np.uint8)
+    return Image.fromarray(np.broadcast_to(columns[:, None], (height, width, 3)).copy())
 
 
 # Draws
@@ -88,29 +101,161 @@ def test_train_image_is_the_box_resized_and_mirrored(coin, step):
     np.testing.assert_allclose(image.astype(np.float32), expected, atol=2)
 
 
-def test_large_image_is_decoded_smaller_with_the_same_window(monkeypatch):
-    jpeg = imagenet_data.jpeg(imagenet_data.picture(4, 1503, 1301))
+@pytest.mark.parametrize(("width", "height", "factor"), [(1503, 1301, 4), (640, 700, 2)])
+def test_large_image_is_decoded_smaller_with_the_same_window(monkeypatch, width, height, factor):
+    jpeg = imagenet_data.jpeg(imagenet_data.picture(4, width, height))
     draws = (0.5, 0.5, 0.25, 0.75, 0.9)
     sizes = []
-    load = preprocess._loaded
-    monkeypatch.setattr(preprocess, "_loaded", lambda im: sizes.append(im.size) or load(im))
-    scaled = preprocess.train_image(jpeg, Fixed(*draws), None)
-    assert sizes == [(376, 326)]  # a quarter
-    monkeypatch.setattr(Image.Image, "draft", lambda *_: None)
-    from PIL import JpegImagePlugin
+    decode = preprocess._decoded
 
-    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", lambda *_: None)
+    def recorded(*arguments):
+        pixels = decode(*arguments)
+        sizes.append(pixels.shape[:2])
+        return pixels
+
+    monkeypatch.setattr(preprocess, "_decoded", recorded)
+    scaled = preprocess.train_image(jpeg, Fixed(*draws), None)
+    monkeypatch.setattr(preprocess, "_reduction", lambda *_: 1)
     whole = preprocess.train_image(jpeg, Fixed(*draws), None)
-    assert sizes[1] == (1503, 1301)
+    assert sizes == [(-(-height // factor), -(-width // factor)), (height, width)]
     np.testing.assert_allclose(scaled.astype(int), whole.astype(int), atol=4)
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_other_colour_spaces_become_rgb(mode):
-    jpeg = imagenet_data.jpeg(imagenet_data.picture(5, 256, 256, mode))
-    expected = decoded(jpeg)[16:240, 16:240]
-    np.testing.assert_array_equal(preprocess.evaluation_image(jpeg), expected)
+def test_image_is_not_decoded_smaller_than_needed():
+    for size, at_least, factor in [
+        ((448, 448), (224, 224), 2),
+        ((447, 9999), (224, 224), 1),
+        ((1791, 1792), (224, 224), 4),
+        ((9999, 9999), (224, 224), 8),
+        ((100, 100), (300, 300), 1),
+    ]:
+        assert preprocess._reduction(size, at_least) == factor
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 1000), (1001, 1), (3, 640)])
+def test_train_image_of_a_tiny_side(width, height):
+    jpeg = imagenet_data.jpeg(Image.new("RGB", (width, height), (40, 80, 160)))
+    image = preprocess.train_image(jpeg, Fixed(0.999), None)
+    np.testing.assert_allclose(image, np.broadcast_to([40, 80, 160], (224, 224, 3)), atol=2)
+
+
+# What JPEGs there are
+
+
+def pictures() -> dict[str, bytes]:
+    rgb = imagenet_data.picture(5, 256, 256)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by a quarter
+    return {
+        "grey": encoded(rgb.convert("L")),
+        "CMYK": encoded(rgb.convert("CMYK")),
+        "progressive": encoded(rgb, progressive=True),
+        "turned": encoded(rgb, exif=turned),
+        "RGB": encoded(rgb, keep_rgb=True),
+        "full chroma": encoded(rgb, subsampling=0),
+        "restarts": encoded(rgb, restart_marker_rows=1),
+        "commented": encoded(rgb, comment=b"\xff\xd9 is no end here"),
+        "padded": encoded(rgb) + bytes(5),
+        "followed": encoded(rgb) + b"\xff\xd8 and more",
+    }
+
+
+@pytest.mark.parametrize("kind", pictures())
+def test_every_form_of_jpeg_becomes_rgb(kind):
+    jpeg = pictures()[kind]
+    pixels = decoded(jpeg)
+    np.testing.assert_array_equal(preprocess.evaluation_image(jpeg), pixels[16:240, 16:240])
+    # a side of 244 at 1/4 of the rest, mirrored
+    image = preprocess.train_image(jpeg, Fixed(0.9, 0.5, 0.25, 0.25, 0.1), None)
+    expected = resized(pixels[3 : 3 + 244, 3 : 3 + 244], 224, 224)[:, ::-1]
+    np.testing.assert_allclose(image.astype(np.float32), expected, atol=2)
     assert preprocess.train_image(jpeg, Draws(0, 0, 0), RandAugment()).shape == (224, 224, 3)
+
+
+def test_only_rare_forms_are_left_to_pillow(monkeypatch):
+    def refuse(jpeg):
+        raise preprocess.CorruptImageError("left to Pillow")
+
+    monkeypatch.setattr(preprocess, "_open", refuse)
+    left = set()
+    for kind, jpeg in pictures().items():
+        try:
+            preprocess.evaluation_image(jpeg)
+        except preprocess.CorruptImageError:
+            left.add(kind)
+    assert left == {"CMYK", "progressive", "padded", "followed"}
+
+
+# Damage
+
+SOUND = encoded(imagenet_data.picture(9, 300, 260))
+TABLE, FRAME, SCAN = (SOUND.index(marker) for marker in (b"\xff\xc4", b"\xff\xc0", b"\xff\xda"))
+DATA = SCAN + 14  # where the scan's begins
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    imagenet_data.picture(9).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def replaced(begin: int, part: bytes) -> bytes:
+    return SOUND[:begin] + part + SOUND[begin + len(part) :]
+
+
+def assert_corrupt(jpeg: bytes):
+    for prepare in (
+        preprocess.evaluation_image,
+        lambda jpeg: preprocess.train_image(jpeg, Draws(0, 0, 0), None),
+    ):
+        with pytest.raises(preprocess.CorruptImageError):
+            prepare(jpeg)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg(progressive):
+    jpeg = encoded(imagenet_data.picture(9, 300, 260), progressive=progressive)
+    whole = len(jpeg)
+    inside = range(1, whole, whole // 40)
+    for length in (0, 2, 3, 20, DATA - 1, DATA, DATA + 1, *inside, *range(whole - 5, whole)):
+        assert_corrupt(jpeg[:length])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param(b"no picture at all" * 20, id="garbage"),
+        pytest.param(b"\xff\xd8\xff\xd9", id="nothing between start and end"),
+        pytest.param(png(), id="PNG"),
+        pytest.param(b"\0" + SOUND[1:], id="no start"),
+        pytest.param(SOUND[: DATA - 20] + b"\xff\xd9", id="no scan"),
+        pytest.param(replaced(DATA + 900, SOUND[:500]), id="a header in the data"),
+        pytest.param(replaced(TABLE + 5, b"\xee" * 16), id="Huffman table"),
+        pytest.param(replaced(FRAME + 5, b"\xff" * 4), id="65,535 a side"),
+        pytest.param(replaced(FRAME + 5, bytes(4)), id="0 a side"),
+    ],
+)
+def test_damaged_jpeg(damaged):
+    assert_corrupt(damaged)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        pytest.param(0, b"\0", id="start"),
+        pytest.param(FRAME + 1, b"\xc2", id="progressive"),
+        pytest.param(FRAME + 4, b"\x0c", id="12 bits"),
+        pytest.param(FRAME + 5, b"\xff\xff\xff\xff", id="65,535 a side"),
+        pytest.param(FRAME + 9, b"\x04", id="four colours"),
+        pytest.param(SCAN + 1, b"\xcc", id="no scan"),
+        pytest.param(SCAN + 4, b"\x01", id="scan of one colour"),
+        pytest.param(DATA + 900, b"\xff\xe0", id="marker in the data"),
+        pytest.param(len(SOUND) - 1, b"\xda", id="no end"),
+    ],
+)
+def test_what_is_left_to_pillow(place, value):
+    assert preprocess._usual_size(SOUND) == (300, 260)
+    assert preprocess._usual_size(replaced(place, value)) is None
 
 
 # Evaluation
@@ -134,6 +279,23 @@ def test_evaluation_resizes_the_shorter_side_to_256(width, height, to):
     expected = resized(decoded(jpeg), to[1], to[0])[top : top + 224, left : left + 224]
     image = preprocess.evaluation_image(jpeg).astype(np.float32)
     np.testing.assert_allclose(image, expected, atol=4)
+
+
+def test_shrinking_to_no_less_than_half_is_bilinear():
+    jpeg = encoded(striped(400, 384), subsampling=0)
+    expected = resized(decoded(jpeg), 256, 267, antialias=False)[16:240, 21:245]
+    image = preprocess.evaluation_image(jpeg).astype(np.float32)
+    assert np.ptp(expected) > 60
+    np.testing.assert_allclose(image, expected, atol=2)
+
+
+def test_shrinking_to_less_than_half_takes_the_mean_of_areas(monkeypatch):
+    jpeg = encoded(striped(640, 640), subsampling=0)
+    monkeypatch.setattr(preprocess, "_reduction", lambda *_: 1)  # 2 otherwise
+    doubled = decoded(jpeg).repeat(2, axis=0).repeat(2, axis=1)  # 5 x 5 of these for a new one
+    expected = doubled.reshape(256, 5, 256, 5, 3).mean((1, 3))[16:240, 16:240]
+    image = preprocess.evaluation_image(jpeg).astype(np.float32)
+    np.testing.assert_allclose(image, expected, atol=1)
 
 
 # RandAugment

@@ -73,23 +73,24 @@ def test_cnn_is_the_same_with_either_convolution():
 
 
 @pytest.mark.parametrize(
-    ("padding", "window", "channels"),
+    ("padding", "window", "channels", "strides"),
     [
-        ("SAME", (3, 3), (1, 6)),
-        ("SAME", (3, 3), (6, 2)),
-        ("SAME", (2, 4), (3, 2)),  # an even window: the odd one of the padding goes after
-        ("VALID", (5, 3), (3, 2)),
-        ("VALID", (1, 1), (3, 2)),
-        ([(2, 0), (1, 3)], (3, 2), (2, 2)),
+        ("SAME", (3, 3), (1, 6), (1, 1)),
+        ("SAME", (3, 3), (6, 2), (2, 2)),
+        ("SAME", (2, 4), (3, 2), (1, 1)),  # an even window: the odd one of the padding goes after
+        ("SAME", (1, 1), (3, 2), (2, 2)),
+        ("VALID", (5, 3), (3, 2), (2, 3)),
+        ("VALID", (1, 1), (3, 2), (1, 1)),
+        ([(2, 0), (1, 3)], (3, 2), (2, 2), (1, 2)),
     ],
 )
-def test_matmul_convolution_equals_xlas(padding, window, channels):
+def test_matmul_convolution_equals_xlas(padding, window, channels, strides):
     keys = jax.random.split(jax.random.key(0), 4)
     images = jax.random.normal(keys[0], (2, 7, 6, channels[0]))
     kernel = jax.random.normal(keys[1], (*window, *channels))
 
     def convolve(convolution, images, kernel):
-        return convolution(images, kernel, (1, 1), padding, dimension_numbers=NHWC)
+        return convolution(images, kernel, strides, padding, dimension_numbers=NHWC)
 
     directions = (
         jax.random.normal(keys[2], images.shape),
@@ -116,13 +117,11 @@ def test_matmul_convolution_equals_xlas(padding, window, channels):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window_strides": (2, 1)}, "window_strides"),
         ({"lhs_dilation": (2, 2)}, "lhs_dilation"),
         ({"rhs_dilation": (1, 2)}, "rhs_dilation"),
         ({"feature_group_count": 2}, "feature_group_count"),
         ({"dimension_numbers": ("NCHW", "OIHW", "NCHW")}, "layout"),
         ({"dimension_numbers": None}, "layout"),
-        ({"padding": "SAME_LOWER"}, "SAME_LOWER"),
     ],
 )
 def test_matmul_convolution_refuses_what_it_does_not_do(settings, message):

@@ -40,14 +40,15 @@ def _cnn(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
 def _wide_resnet(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     from workloads.models.wide_resnet import WideResNet
 
-    model = config.model
-    return WideResNet(model.depth, model.width, num_classes, **_residual(config)), True
+    settings, convolves = _residual(config)
+    return WideResNet(config.model.depth, config.model.width, num_classes, **settings), convolves
 
 
 def _resnet18(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     from workloads.models.resnet import ResNet18
 
-    return ResNet18(num_classes, features=config.model.features, **_residual(config)), True
+    settings, convolves = _residual(config)
+    return ResNet18(num_classes, features=config.model.features, **settings), convolves
 
 
 def _vit(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
@@ -58,16 +59,15 @@ def _vit(config: Any, num_classes: int) -> tuple["nn.Module", bool]:
     return ViT(num_classes=num_classes, dtype=dtype, remat=config.remat, **config.model), False
 
 
-def _residual(config: Any) -> dict[str, Any]:
-    """What both residual networks take; their strided convolutions are XLA's own in any case."""
+def _residual(config: Any) -> tuple[dict[str, Any], bool]:
+    """What both residual networks take, and whether they run XLA's convolution."""
     from workloads.image_classification import compute_dtype
     from workloads.models import convolution
 
-    return {
-        "convolve": convolution.choose(config.model.convolution),
-        "dtype": compute_dtype(config.dtype),
-        "remat": config.remat,
-    }
+    convolve = convolution.choose(config.model.convolution)
+    dtype = compute_dtype(config.dtype)
+    settings = {"convolve": convolve, "dtype": dtype, "remat": config.remat}
+    return settings, convolve is not convolution.matmul_convolution
 
 
 def _without_blocks(config: Any) -> "jnp.dtype":

@@ -1,4 +1,4 @@
-"""`rkbench table1`, `rkbench figure N...|all`, `rkbench paper`: train what is missing, then draw.
+"""`rkbench table1`, `figure N...|all`, `paper`, `study`: train what is missing, then draw.
 
 Started again after an interruption, finished runs are not repeated and a half-finished one resumes.
 A run that fails or diverges does not stop the others, and is shown as such.
@@ -12,7 +12,7 @@ import sys
 import time
 
 from rkbench.errors import UserError, unknown
-from rkbench.paper import plan
+from rkbench.paper import plan, study
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1
 from rkbench.paper.scales import SCALES
@@ -26,13 +26,14 @@ def run(argv: list[str]) -> None:
     arguments = _parser(argv[0], what).parse_args(argv[1:])
     if arguments.scale not in SCALES:
         raise unknown("scale", arguments.scale, SCALES)
-    rows = _numbers(arguments.rows, len(TABLE_1), "row") if what != "figure" else []
+    rows = _numbers(arguments.rows, len(TABLE_1), "row") if what in ("table1", "paper") else []
     figures = _figures(what, arguments)
+    studied = study.runs() if what == "study" else []
     results = arguments.results or pathlib.Path(
         f"{arguments.runs}/smoke-results" if arguments.scale == "smoke" else "results"
     )
     places = plan.Places(results, arguments.runs, arguments.scale)
-    wanted = [*plan.table_runs(rows), *plan.figure_runs(figures)]
+    wanted = [*plan.table_runs(rows), *plan.figure_runs(figures), *studied]
     jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), arguments.only)
     if arguments.dry_run:
         _show(jobs, places)
@@ -43,6 +44,8 @@ def run(argv: list[str]) -> None:
 
         failed = train(jobs, places)
     _draw(places, rows, figures, arguments.axis)
+    if studied:
+        _draw_study(places)
     if failed:
         raise UserError(
             f"{len(failed)} runs failed: " + "; ".join(f"{k}: {v}" for k, v in failed.items())
@@ -55,7 +58,7 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     )
     if what == "figure":
         parser.add_argument("figures", nargs="+", metavar="N", help="1 to 18, or all")
-    else:
+    elif what != "study":
         parser.add_argument("--rows", help="of the table, as 1,3; default: all")
     parser.add_argument("--scale", default="cpu", help=", ".join(SCALES))
     parser.add_argument("--only", help="only runs whose name contains one of these words: a,b")
@@ -90,7 +93,7 @@ def _numbers(text: str | None, last: int, kind: str) -> list[int]:
 
 
 def _figures(what: str, arguments: argparse.Namespace) -> list[int]:
-    if what == "table1":
+    if what in ("table1", "study"):
         return []
     chosen = None if what == "paper" or ALL in arguments.figures else ",".join(arguments.figures)
     return _numbers(chosen, len(FIGURES), "figure")
@@ -142,3 +145,10 @@ def _draw(places: plan.Places, rows: list[int], figures: list[int], axis: str) -
     for file in files:
         print(file)
     print(f"drawn in {time.monotonic() - begin:.1f} s", file=sys.stderr)
+
+
+def _draw_study(places: plan.Places) -> None:
+    from rkbench.paper import drawing
+
+    for file in drawing.draw_study(places):
+        print(file)

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from rkbench import plotting
-from rkbench.paper import table1
+from rkbench import heatmap, plotting
+from rkbench.paper import study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
 from rkbench.paper.plan import Places
 from rkbench.run_record import write_json
@@ -42,6 +42,15 @@ def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib
         entry = {"scale": places.scale, "number": number, "axis": one}
         _note(places, f"figures/{name}", entry)
     return files
+
+
+def draw_study(places: Places) -> list[pathlib.Path]:
+    """Writes `study.{png,pdf,csv}`, as far as there are records."""
+    records = places.records(study.runs())
+    if not records:
+        return []
+    _note(places, "study", {"scale": places.scale})
+    return heatmap.draw(study.heat_map(places.scale, records), places.results / "study")
 
 
 def manifest(results: pathlib.Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ PAPER = {
     "large": Size(),
     "cifar10_mlp": Size(),
     "resnet18": Size(),
+    "study": Size({**_QUIET, "eval_every_steps": 100}),
     "timing_small": Size(_TIMED),
     "timing_full": Size(_TIMED),
     "timing_batch1": Size(_TIMED),
@@ -90,6 +91,21 @@ CPU = {
         seeds=(0, 1),
         says="reduced: 8 instead of 64 features, batch 256 instead of 8,192, 60 of 3,000 steps",
     ),
+    "study": Size(
+        {
+            **_QUIET,
+            "train_examples": 500,
+            "train_eval_size": 500,
+            "total_steps": 200,
+            "physical_batch_size": 0,
+            "eval_every_steps": 100,
+            "log_every_steps": 20,
+            "checkpoint_every_steps": 0,
+        },
+        seeds=(0,),
+        says="Reduced: the first 500 of 60,000 training images as the full batch, 200 steps, one "
+        "seed",
+    ),
     "timing_small": Size({**_TIMED, "total_steps": 500}, (0, 1, 2), "500 of 10,000 steps"),
     "timing_full": Size(
         {**_TIMED, "total_steps": 5, "log_every_steps": 1}, (0, 1, 2), "5 of 10,000 steps"
@@ -124,6 +140,7 @@ SMOKE = {
     "resnet18": Size(
         {**_FEW, "model.features": 2, "batch_size": 8, "physical_batch_size": 0}, (0,), _SAYS
     ),
+    "study": Size({**_SMALL_MLP, "train_examples": 200, "physical_batch_size": 0}, (0,), _SAYS),
     "timing_small": Size({**_SMALL_MLP, **_TIMED}, (0,), _SAYS),
     "timing_full": Size(
         {**_SMALL_MLP, **_TIMED, "train_examples": 200, "physical_batch_size": 0}, (0,), _SAYS

@@ -24,6 +24,7 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
     compilation.enable_cache()
     failed: dict[str, str] = {}
     waiting = [job for job in jobs if job.missing]
+    compiled = _Latest()
     begin = time.monotonic()
     while waiting:
         job = waiting[0]
@@ -37,7 +38,7 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
             file=sys.stderr,
             flush=True,
         )
-        problem = _attempt(lambda together=together: _run(together, places))
+        problem = _attempt(lambda together=together: _run(together, places, compiled))
         if problem is not None:
             print(f"{names} failed: {problem}", file=sys.stderr, flush=True)
         for one in together:
@@ -49,10 +50,17 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
     return failed
 
 
-def _run(together: list[Job], places: Places) -> None:
+class _Latest:
+    """The latest experiment: the next one takes over its data and programs where it can."""
+
+    experiment: Experiment | None = None
+
+
+def _run(together: list[Job], places: Places, latest: _Latest) -> None:
     if timing_group(together[0].run) is None:
         (job,) = together
-        train_experiment(Experiment.from_config(job.config()), places.workdir(job.run))
+        latest.experiment = Experiment.from_config(job.config(), like=latest.experiment)
+        train_experiment(latest.experiment, places.workdir(job.run))
     else:
         timing.interleave({places.workdir(job.run): job.config() for job in together})
 

@@ -9,9 +9,9 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from rkbench import archive, plotting
+from rkbench import archive, heatmap, plotting
 from rkbench.errors import UserError
-from rkbench.paper import drawing, table1
+from rkbench.paper import drawing, study, table1
 from rkbench.paper.figures import FIGURES, figure
 from rkbench.paper.plan import Places
 from rkbench.records import Run
@@ -47,6 +47,9 @@ def verify(results: pathlib.Path) -> Iterator[str]:
             yield from _of_file(results / "table1.csv", table1.comma_separated(found))
             yield from _of_file(results / "table1.md", table1.markdown(found, places.scale))
             yield from _of_file(results / "table1.tex", table1.latex(found))
+        elif name == "study":
+            found = study.heat_map(places.scale, places.records(study.runs()))
+            yield from _of_file(results / "study.csv", heatmap.numbers(found))
         else:
             records = places.records(FIGURES[how["number"]].runs)
             drawn = figure(how["number"], how["scale"], how["axis"], records)

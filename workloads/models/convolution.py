@@ -33,32 +33,36 @@ def matmul_convolution(
     Equal to `lax.conv_general_dilated` up to rounding, and so are its derivatives. The horizontal
     shifts are gathered beside the input channels, one matrix product makes the contribution of
     every kernel row, and the rows are then summed at their vertical shifts: less copying than
-    gathering the whole window (kh * kw times the input), larger products than shifting only.
+    gathering the whole window (kh * kw times the input), larger products than shifting only. Rows
+    that no window needs, as with a 1 x 1 kernel of stride 2, are left out first.
 
-    Raises NotImplementedError for strides or dilations other than 1, grouped features, and layouts
-    other than NHWC with kernels HWIO.
+    Raises NotImplementedError for dilations other than 1, grouped features, and layouts other than
+    NHWC with kernels HWIO.
     """
-    _require_plain(lhs, window_strides, lhs_dilation, rhs_dilation, feature_group_count)
+    _require_plain(lhs, lhs_dilation, rhs_dilation, feature_group_count)
     _require_nhwc(lhs, rhs, dimension_numbers)
     kh, kw, inputs, outputs = rhs.shape
-    (top, bottom), (left, right) = _explicit_padding(padding, (kh, kw))
+    down, across = window_strides
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], (kh, kw), window_strides, padding)
+    (top, bottom), (left, right) = padding
     padded = jnp.pad(lhs, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    batch, rows, columns, _ = padded.shape
-    height, width = rows - kh + 1, columns - kw + 1
-    shifted = jnp.concatenate([padded[:, :, j : j + width] for j in range(kw)], axis=-1)
+    height, width = (padded.shape[1] - kh) // down + 1, (padded.shape[2] - kw) // across + 1
+    if kh == 1:
+        padded, down = padded[:, ::down], 1
+    batch, rows = padded.shape[:2]
+    shifted = [padded[:, :, j : j + across * (width - 1) + 1 : across] for j in range(kw)]
     kernel = rhs.transpose(1, 2, 0, 3).reshape(kw * inputs, kh * outputs)
-    products = jnp.matmul(shifted.reshape(-1, kw * inputs), kernel, precision=precision)
+    gathered = jnp.concatenate(shifted, axis=-1).reshape(-1, kw * inputs)
+    products = jnp.matmul(gathered, kernel, precision=precision)
     products = products.reshape(batch, rows, width, kh, outputs)
-    total = products[:, :height, :, 0]
-    for i in range(1, kh):
-        total += products[:, i : i + height, :, i]
-    return total
+    contributions = [products[:, i : i + down * (height - 1) + 1 : down, :, i] for i in range(kh)]
+    return sum(contributions[1:], contributions[0])
 
 
-def _require_plain(lhs, strides, lhs_dilation, rhs_dilation, feature_group_count) -> None:
+def _require_plain(lhs, lhs_dilation, rhs_dilation, feature_group_count) -> None:
     ones = (1,) * (lhs.ndim - 2)
     settings = {
-        "window_strides": (tuple(strides), ones),
         "lhs_dilation": (tuple(lhs_dilation or ones), ones),
         "rhs_dilation": (tuple(rhs_dilation or ones), ones),
         "feature_group_count": (feature_group_count, 1),
@@ -78,19 +82,6 @@ def _require_nhwc(lhs, rhs, dimension_numbers) -> None:
     given = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     if given != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC):
         raise NotImplementedError(f"matmul_convolution: layout {given}, only {_NHWC} is supported")
-
-
-def _explicit_padding(
-    padding: str | Sequence[tuple[int, int]], window: tuple[int, int]
-) -> Sequence[tuple[int, int]]:
-    """(before, after) for height and width; SAME puts the odd one after, as XLA does."""
-    if padding == "SAME":
-        return [((size - 1) // 2, size // 2) for size in window]
-    if padding == "VALID":
-        return [(0, 0), (0, 0)]
-    if isinstance(padding, str):
-        raise NotImplementedError(f"matmul_convolution: padding {padding!r}")
-    return padding
 
 
 _CONVOLUTIONS = {"xla": lax.conv_general_dilated, "matmul": matmul_convolution}

@@ -28,8 +28,7 @@ class Layers:
     def convolution(self, features: int, size: int, *, strides: int = 1, name: str) -> nn.Conv:
         """A `size` x `size` convolution without bias, padded SAME: [B, H, W, I] -> [B, H', W', O].
 
-        Only those of stride 1 go through `convolve`, since `matmul_convolution` does no others; the
-        strided ones are XLA's own. Kernels start LeCun normal, as init2winit's networks do.
+        Kernels start LeCun normal, as init2winit's networks do.
         """
         return nn.Conv(
             features,
@@ -38,7 +37,7 @@ class Layers:
             padding="SAME",
             use_bias=False,
             dtype=self.dtype,
-            conv_general_dilated=self.convolve if strides == 1 else None,
+            conv_general_dilated=self.convolve,
             name=name,
         )
 

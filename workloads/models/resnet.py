@@ -43,9 +43,9 @@ class ResNet18(nn.Module):
     The paper names no implementation. Kernels start LeCun normal (He et al.: He normal), and SAME
     padding at stride 2 pads the far side only (PyTorch's: both), as in init2winit.
 
-    `convolve` is for the convolutions of stride 1. `dtype` is the computation's; parameters and
-    logits are float32. `remat` computes each block again in the backward pass instead of keeping
-    its activations; the values are the same.
+    `convolve` is what convolves. `dtype` is the computation's; parameters and logits are float32.
+    `remat` computes each block again in the backward pass instead of keeping its activations; the
+    values are the same.
     """
 
     num_classes: int

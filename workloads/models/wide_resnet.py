@@ -45,9 +45,9 @@ class WideResNet(nn.Module):
     LeCun normal kernels (there He normal) and SAME padding, which at stride 2 pads the far side
     only (there both sides).
 
-    `convolve` is for the convolutions of stride 1. `dtype` is the computation's; parameters and
-    logits are float32. `remat` computes each block again in the backward pass instead of keeping
-    its activations; the values are the same.
+    `convolve` is what convolves. `dtype` is the computation's; parameters and logits are float32.
+    `remat` computes each block again in the backward pass instead of keeping its activations; the
+    values are the same.
 
     Raises UserError for a depth other than 10, 16, 22, 28, ... and a width below 1.
     """
