@@ -1,6 +1,5 @@
 """The reproduction: runs as data, training what is missing, drawing, verifying from the logs."""
 
-import gzip
 import json
 import pathlib
 import sys
@@ -104,10 +103,6 @@ def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
     assert with_change(results / "figures/fig02.csv", lambda b: b.replace(b",2,0.", b",2,1.", 1))
     assert with_change(results / "table1.md", lambda b: b.replace(b"Adam | done", b"Adam | good"))
     assert with_change(results / "table1.csv", lambda b: b[:-10])
-    lines = gzip.decompress((record / "metrics.jsonl.gz").read_bytes()).splitlines()
-    shortened = gzip.compress(b"\n".join(lines[:-2]) + b"\n")
-    found = with_change(record / "metrics.jsonl.gz", lambda _: shortened)
-    assert any("seed 1: grad_evals is 4, the log says 3" in difference for difference in found)
     best = json.loads((record / "run.json").read_text())["seeds"][0]["best_test_accuracy"]
     assert (
         "best_test_accuracy"

@@ -14,8 +14,7 @@ from resuming import check_resuming, log, outcomes
 import rkbench.train
 from configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.experiment import Experiment
-from rkbench.train import train_and_evaluate, train_experiment
+from rkbench.train import train_and_evaluate
 from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
@@ -194,7 +193,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change
 ENTRY = """
 import sys
 from configs import digits_mlp
-from rkbench.train import train_and_evaluate, train_experiment
+from rkbench.train import train_and_evaluate
 config = digits_mlp.get_config("rk4_momentum")
 config.model.hidden_sizes = (16,)
 config.update(dict(total_steps=3000, eval_every_steps=20, checkpoint_every_steps=40,
@@ -243,19 +242,3 @@ def test_a_second_process_on_one_workdir_is_refused(tmp_path):
         train_and_evaluate(config(), tmp_path)
     process.kill()
     process.wait()
-
-
-def test_experiments_that_differ_in_learning_rate_and_seeds_share_one_compilation(tmp_path):
-    first = Experiment.from_config(config("rk4", seeds=(0,)))
-    train_experiment(first, tmp_path / "first")
-    changed = digits_mlp.get_config("rk4,learning_rate=0.01")
-    changed.model.hidden_sizes = (16,)
-    changed.update(SETTINGS | {"seeds": (1, 2), "total_steps": 40})
-    second = Experiment.from_config(changed.lock(), like=first)
-    assert second.workload is first.workload
-    train_experiment(second, tmp_path / "second")
-    assert second.program.compilations == 1
-    train_and_evaluate(changed, tmp_path / "alone")
-    assert log(tmp_path / "second") == log(tmp_path / "alone")
-    other = Experiment.from_config(config("rk4", seeds=(0,), l2=0.1), like=first)
-    assert other.workload is not first.workload

@@ -190,6 +190,7 @@ def test_a_small_wide_resnet_trains_on_an_augmented_batch():
 @pytest.mark.parametrize("name", ["cifar10_wrn", "cifar10_resnet18"])
 def test_bfloat16_is_of_the_computation_only(name):
     config = config_of(name, "adam,smoke", dtype="bfloat16", remat=True)
+    config.model.convolution = "xla"
     workload = workloads.create(config, color_dataset())
     params, state = jax.eval_shape(workload.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype(jnp.float32)}
