@@ -176,6 +176,7 @@ class Program:
         """The same compiled program with another schedule, which is data to it."""
         other = copy.copy(self)
         other._learning_rates = learning_rates
+        other._advance = getattr(other, self._advance.__name__)  # bound to the copy
         return other
 
     def init(self, seeds: Sequence[int]) -> TrainState:
