@@ -166,7 +166,7 @@ class Program:
             function = jax.vmap(function, in_axes=(0, None, 0, None, 0, None))
             statistics = jax.vmap(statistics, in_axes=(0, None, 0, None, 0))
         self._statistics = jax.jit(statistics)
-        self._advance = self._looped if loop else self._dispatched
+        self._in_loop = loop
         self._jitted = jax.jit(_loop(function) if loop else function, donate_argnums=0)
         self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
         self.compilations = 0
@@ -176,7 +176,6 @@ class Program:
         """The same compiled program with another schedule, which is data to it."""
         other = copy.copy(self)
         other._learning_rates = learning_rates
-        other._advance = getattr(other, self._advance.__name__)  # bound to the copy
         return other
 
     def init(self, seeds: Sequence[int]) -> TrainState:
@@ -211,7 +210,8 @@ class Program:
         Returns:
           The state after them and their metrics, leaves of shape [>= steps] or [>= steps, seeds].
         """
-        return self._advance(self.compile(state, seeds), state, seeds, first_step, steps)
+        advance = self._looped if self._in_loop else self._dispatched
+        return advance(self.compile(state, seeds), state, seeds, first_step, steps)
 
     def with_new_statistics(
         self, state: TrainState, seeds: Sequence[int], first_step: int
@@ -248,7 +248,7 @@ class Program:
         indices, keys = self._of_seeds(indices), self._keys(tuple(seeds))
         steps = len(indices)
         rates = self._learning_rates[first_step : first_step + steps]
-        if self._advance == self._dispatched:
+        if not self._in_loop:
             return data, indices[0], np.int32(first_step), keys, rates[0]
         missing = self._max_steps - steps  # the loop never reads the padding
         indices = np.pad(indices, [(0, missing)] + [(0, 0)] * (indices.ndim - 1))

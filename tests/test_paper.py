@@ -1,5 +1,6 @@
 """The reproduction: runs as data, training what is missing, drawing, verifying from the logs."""
 
+import gzip
 import json
 import pathlib
 import sys
@@ -103,11 +104,23 @@ def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
     assert with_change(results / "figures/fig02.csv", lambda b: b.replace(b",2,0.", b",2,1.", 1))
     assert with_change(results / "table1.md", lambda b: b.replace(b"Adam | done", b"Adam | good"))
     assert with_change(results / "table1.csv", lambda b: b[:-10])
-    best = json.loads((record / "run.json").read_text())["seeds"][0]["best_test_accuracy"]
-    assert (
-        "best_test_accuracy"
-        in with_change(record / "run.json", lambda b: b.replace(str(best).encode(), b"0.999", 1))[0]
+    lines = gzip.decompress((record / "metrics.jsonl.gz").read_bytes()).splitlines()
+    last = json.loads(lines[-1])  # the evaluation at the end of seed 1
+    edited = last | {"test/accuracy": 0.9995}
+    found = with_change(
+        record / "metrics.jsonl.gz",
+        lambda _: gzip.compress(b"\n".join([*lines[:-1], json.dumps(edited).encode(), b""])),
     )
+    assert any("seed 1: final_test_accuracy" in line and "0.9995" in line for line in found)
+    assert any("fig02.csv" in line for line in found)
+
+    def better(content):
+        told = json.loads(content)
+        told["seeds"][0]["best_test_accuracy"] = 0.9995
+        return json.dumps(told).encode()
+
+    found = with_change(record / "run.json", better)
+    assert any("seed 0: best_test_accuracy is 0.9995" in line for line in found)
 
 
 def test_a_run_that_fails_stops_no_other_and_stands_in_the_table(monkeypatch, tmp_path, capsys):

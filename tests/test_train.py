@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from resuming import check_resuming, log, outcomes
 
 import rkbench.train
 from configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.train import train_and_evaluate
+from rkbench.experiment import Experiment
+from rkbench.train import train_and_evaluate, train_experiment
 from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
@@ -242,3 +244,25 @@ def test_a_second_process_on_one_workdir_is_refused(tmp_path):
         train_and_evaluate(config(), tmp_path)
     process.kill()
     process.wait()
+
+
+def test_experiments_that_differ_in_learning_rate_and_seeds_share_one_compilation(tmp_path):
+    first = Experiment.from_config(config("rk4", seeds=(0,)))
+    train_experiment(first, tmp_path / "first")
+    changed = config("rk4,learning_rate=0.01", seeds=(1, 2), total_steps=40)
+    second = Experiment.from_config(changed, like=first)
+    assert second.workload is first.workload
+    train_experiment(second, tmp_path / "second")
+    assert second.program.compilations == 1
+    train_and_evaluate(changed, tmp_path / "alone")
+    assert log(tmp_path / "second") == log(tmp_path / "alone")
+    rates = [
+        line["batch/learning_rate"] for line in log(tmp_path / "second") if "batch/loss" in line
+    ]
+    assert set(rates) == {np.float32(0.01).item()}
+
+
+def test_what_is_compiled_is_not_shared_between_experiments_that_differ_in_it(tmp_path):
+    first = Experiment.from_config(config("rk4"))
+    for other in (config("rk4", l2=0.1), config("heun"), config("rk4_dalr")):
+        assert Experiment.from_config(other, like=first).workload is not first.workload
