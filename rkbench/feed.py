@@ -94,7 +94,7 @@ class ResidentFeed:
 class StreamedFeed:
     """Batches that the host prepares while the device computes.
 
-    `waited` counts the seconds in which a step had to wait for its batch.
+    `input/wait_seconds` counts the time in which a step had to wait for its batch.
     """
 
     streamed = True

@@ -87,7 +87,7 @@ def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
         handles.values(),
         handles.keys(),
         loc="outside upper center",
-        ncols=min(len(handles), 4),
+        ncols=len(handles) if len(handles) <= 4 else -(-len(handles) // 2),
         frameon=False,
     )
     width = 72 * figure.columns

@@ -66,14 +66,20 @@ def text(record: Record) -> str:
             f"step {entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
             f"{entry['seconds']:.1f} s of training"
         )
-    data = record.get("data") or {}
-    if data.get("subset"):
-        lines.append(
-            f"on a subset of {data['name']}: {data['train_examples']:,} of "
-            f"{data['full_train_examples']:,} training and {data['test_examples']:,} of "
-            f"{data['full_test_examples']:,} test examples"
-        )
+    if part := subset(record):
+        lines.append(f"on a subset of {part}")
     return "\n".join(lines)
+
+
+def subset(record: Record) -> str:
+    """Which part of the published data the run had; "" for all of it."""
+    data = record.get("data") or {}
+    if not data.get("subset"):
+        return ""
+    return (
+        f"{data['name']}: {data['train_examples']:,} of {data['full_train_examples']:,} training "
+        f"and {data['test_examples']:,} of {data['full_test_examples']:,} test examples"
+    )
 
 
 def _percent(fraction: float | None) -> str:

@@ -113,3 +113,11 @@ def test_a_figure_draws_and_lists_what_it_draws(run, tmp_path):
     values = np.array(list(ACCURACIES.values()))
     np.testing.assert_allclose([float(r["mean"]) for r in rows[:4]], values.mean(axis=0))
     np.testing.assert_allclose([float(r["standard_error"]) for r in rows[:4]], stats.sem(values))
+
+
+def test_a_run_on_a_subset_says_so(run):
+    sizes = {"train_examples": 1_000, "test_examples": 10, "full_train_examples": 50_000}
+    data = {"name": "cifar10", "subset": True, **sizes, "full_test_examples": 10}
+    said = "cifar10: 1,000 of 50,000 training and 10 of 10 test examples"
+    assert summary.text(run.record | {"data": data}).endswith(f"on a subset of {said}")
+    assert "subset" not in summary.text(run.record | {"data": {"name": "cifar10"}})

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
+from rkbench import summary
 from rkbench.paper.runs import (
     ADAM,
     ADGR,
@@ -185,21 +186,11 @@ def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
     ]
     reductions = dict.fromkeys(SCALES[scale][run.kind].says for run in spec.runs)
     parts += [f"{says[0].upper()}{says[1:]}." for says in reductions if says]
-    parts += dict.fromkeys(_subset(run) for run in runs if _subset(run))
+    parts += dict.fromkeys(f"{part}." for run in runs if (part := summary.subset(run.record)))
     missing = [run.name for run in spec.runs if run.name not in records]
     if missing:
         parts.append(f"Not run: {', '.join(missing)}.")
     return " ".join(parts)
-
-
-def _subset(run: Run) -> str:
-    data = run.record.get("data") or {}
-    if not data.get("subset"):
-        return ""
-    return (
-        f"{data['name']}: {data['train_examples']:,} of {data['full_train_examples']:,} training "
-        f"and {data['test_examples']:,} of {data['full_test_examples']:,} test examples."
-    )
 
 
 def file_name(number: int, axis: str = "step") -> pathlib.PurePath:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rkbench import summary
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1, PaperRun, Row
 from rkbench.paper.scales import SCALES
@@ -85,8 +86,7 @@ def _status(record: Run) -> str:
     entries = record.record["seeds"]
     diverged = sum(entry["status"] == "diverged" for entry in entries)
     status = f"{diverged} of {len(entries)} diverged" if diverged else "done"
-    subset = (record.record.get("data") or {}).get("subset")
-    return f"{status}, on a subset of the data" if subset else status
+    return f"{status}, on a subset of the data" if summary.subset(record.record) else status
 
 
 def _why_not(run: PaperRun, places: Places) -> str:
