@@ -69,6 +69,12 @@ def get_config() -> Any:
     config.tensorboard = True  # also write TensorBoard event files
 
     # Execution: changes speed, not what is computed
+    config.mesh = ConfigDict()  # devices along each axis
+    config.mesh.seed = 1  # seeds side by side on different devices
+    config.mesh.data = 0  # shares of a batch; 0: all devices that the others leave over
+    config.mesh.fsdp = (
+        1  # shares of a batch that also hold pieces of parameters and optimizer state
+    )
     config.compiled_loops = "auto"  # steps between events in one compiled loop: "on", "off"
     config.vectorize_seeds = "auto"  # seeds side by side (vmap) or one after the other: "on", "off"
 

@@ -29,24 +29,30 @@ def compiled_loops(choice: str, convolves: bool) -> bool:
     return choices[choice]
 
 
-def vectorized_seeds(choice: str, streamed: bool) -> bool:
+def vectorized_seeds(choice: str, streamed: bool, devices: int = 1) -> bool:
     """Whether the seeds of a run train together under `vmap` rather than one after the other.
 
     The rule behind "auto": together on accelerators; on a CPU one after the other is faster, since
     one seed already keeps all cores busy. With streamed data always one after the other: each seed
-    has a stream of its own.
+    has a stream of its own. Seeds that are spread over several devices are together.
+
+    Args:
+      choice: the config's `vectorize_seeds`: "auto", "on" or "off".
+      streamed: whether the data is.
+      devices: over which the seeds are spread, the config's `mesh.seed`.
 
     Raises:
-      UserError: `choice` is not "auto", "on" or "off", or "on" with streamed data.
+      UserError: `choice` is another one, or contradicts the other two.
     """
     accelerated = jax.default_backend() != "cpu"
-    choices = {"auto": accelerated and not streamed, "on": True, "off": False}
+    choices = {"auto": (accelerated and not streamed) or devices > 1, "on": True, "off": False}
     if choice not in choices:
         raise errors.unknown("vectorize_seeds", choice, choices)
-    if choice == "on" and streamed:
-        raise errors.UserError(
-            "vectorize_seeds='on' needs a dataset in memory; this one is streamed"
-        )
+    if devices > 1 and not choices[choice]:
+        raise errors.UserError(f"mesh.seed={devices} needs vectorize_seeds='on' or 'auto'")
+    if streamed and choices[choice]:
+        asked = f"mesh.seed={devices}" if devices > 1 else "vectorize_seeds='on'"
+        raise errors.UserError(f"{asked} needs a dataset in memory; this one is streamed")
     return choices[choice]
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rkbench.feed import Stream
+from rkbench.sharding import EXAMPLES, ONE_DEVICE, Layout
 
 PyTree = Any
 
@@ -22,7 +23,7 @@ class Sums(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A data split on the device, cut into batches: leaves [batches, batch, ...]."""
+    """A data split on the devices, cut into batches: leaves [batches, batch, ...]."""
 
     batches: PyTree
     weights: jax.Array  # 1 for an example, 0 for the padding of the last batch
@@ -39,61 +40,80 @@ class StreamedSplit(NamedTuple):
     stream: Stream
     examples: int
     batch_size: int
+    layout: Layout
 
-    def each(self) -> Iterator[tuple[PyTree, np.ndarray]]:
-        """The batches one by one, all of one size, with their weights."""
-        remaining = self.examples
-        with contextlib.closing(self.stream.evaluation_batches(self.batch_size)) as batches:
-            while remaining > 0:
+    def each(self) -> Iterator[tuple[PyTree, jax.Array]]:
+        """The batches one by one, all of one size, with their weights.
+
+        Each process reads the places of its own devices.
+        """
+        places = np.asarray(self.layout.local_columns(self.batch_size))
+        batches = self.stream.evaluation_batches(self.batch_size, places)
+        with contextlib.closing(batches):
+            for begin in range(0, self.examples, self.batch_size):
                 batch = next(batches)
-                rows = len(next(iter(batch.values())))
-                weights = (np.arange(self.batch_size) < min(rows, remaining)).astype(np.float32)
+                weights = (begin + places < self.examples).astype(np.float32)
                 yield (
-                    {name: _padded(leaf, self.batch_size) for name, leaf in batch.items()},
-                    weights,
+                    {
+                        name: self._placed(_padded(leaf, len(places)))
+                        for name, leaf in batch.items()
+                    },
+                    self._placed(weights),
                 )
-                remaining -= rows
+
+    def _placed(self, leaf: np.ndarray) -> jax.Array:
+        return self.layout.from_local(leaf, self.batch_size, axis=0)
 
 
-def split(examples: dict[str, np.ndarray] | Stream, count: int, batch_size: int):
+def split(
+    examples: dict[str, np.ndarray] | Stream,
+    count: int,
+    batch_size: int,
+    layout: Layout = ONE_DEVICE,
+) -> Split | StreamedSplit:
     """The first `count` of the examples as a split, in memory or streamed as they are."""
     if isinstance(examples, dict):
-        return cut({name: array[:count] for name, array in examples.items()}, batch_size)
+        return cut({name: array[:count] for name, array in examples.items()}, batch_size, layout)
     count = min(count, len(examples))
-    return StreamedSplit(examples, count, min(batch_size, count))
+    return StreamedSplit(examples, count, _of_equal_shares(min(batch_size, count), layout), layout)
 
 
-def cut(arrays: dict[str, np.ndarray], batch_size: int) -> Split:
-    """Cuts arrays (leading axis: examples) into batches; the first row pads the last one."""
+def cut(arrays: dict[str, np.ndarray], batch_size: int, layout: Layout = ONE_DEVICE) -> Split:
+    """Cuts arrays (leading axis: examples) into batches; the last is padded."""
     examples = len(next(iter(arrays.values())))
-    batch_size = min(batch_size, examples)
+    batch_size = _of_equal_shares(min(batch_size, examples), layout)
     rows = examples + -examples % batch_size
 
     def reshape(array: np.ndarray) -> jax.Array:
-        return jnp.asarray(_padded(array, rows).reshape(-1, batch_size, *array.shape[1:]))
+        batches = _padded(array, rows).reshape(-1, batch_size, *array.shape[1:])
+        return jnp.asarray(layout.put(batches, None, EXAMPLES))
 
     weights = (np.arange(rows) < examples).astype(np.float32)
-    return Split(
-        {name: reshape(array) for name, array in arrays.items()},
-        jnp.asarray(weights.reshape(-1, batch_size)),
-    )
+    return Split({name: reshape(array) for name, array in arrays.items()}, reshape(weights))
+
+
+def _of_equal_shares(batch_size: int, layout: Layout) -> int:
+    """The next batch size that the devices divide."""
+    return batch_size + -batch_size % layout.shards
 
 
 def _padded(array: np.ndarray, rows: int) -> np.ndarray:
-    return np.concatenate([array, np.repeat(array[:1], rows - len(array), axis=0)])
+    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 class Evaluator:
     """Evaluates a workload's model on splits."""
 
-    def __init__(self, workload, loop: bool, seeds_at_once: int):
+    def __init__(self, workload, loop: bool, seeds_at_once: int, layout: Layout = ONE_DEVICE):
         """`loop` is whether the batches of a split on the device run in a compiled loop."""
         self._loop = loop
-        one_batch, whole = _one_batch(workload), _whole_split(workload)
+        functions = _one_batch(workload), _whole_split(workload)
         if seeds_at_once > 1:
-            one_batch = jax.vmap(one_batch, in_axes=(0, 0, None, None))
-            whole = jax.vmap(whole, in_axes=(0, 0, None, None))
-        self._one_batch, self._whole_split = jax.jit(one_batch), jax.jit(whole)
+            functions = [layout.vmap(f, in_axes=(0, 0, None, None)) for f in functions]
+        everywhere = layout.sharding()  # every process reads the sums
+        self._one_batch, self._whole_split = (
+            jax.jit(function, out_shardings=everywhere) for function in functions
+        )
 
     def __call__(
         self, params: PyTree, model_state: PyTree, split: Split | StreamedSplit

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import workloads
-from rkbench import compilation, errors, optimizers, schedules
+from rkbench import compilation, errors, optimizers, schedules, sharding
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
 from rkbench.feed import Feed, open_feed
@@ -29,6 +29,7 @@ class Experiment:
       learning_rates: float32 [total_steps].
       loop: whether steps, stages and evaluation batches run in compiled loops.
       seed_groups: seeds that train together.
+      layout: how they and the examples of a batch are spread over devices.
     """
 
     config: Any
@@ -37,6 +38,7 @@ class Experiment:
     learning_rates: np.ndarray
     loop: bool
     seed_groups: tuple[tuple[int, ...], ...]
+    layout: sharding.Layout
 
     @classmethod
     def from_config(cls, config, dataset=None, like: "Experiment | None" = None) -> "Experiment":
@@ -55,21 +57,35 @@ class Experiment:
         _check_seeds(config.seeds)
         if config.batch_norm_update not in BATCH_NORM_UPDATES:
             raise errors.unknown("batch_norm_update", config.batch_norm_update, BATCH_NORM_UPDATES)
-        compilation.vectorized_seeds(config.vectorize_seeds, streamed=False)
+        layout = sharding.layout(config.mesh)
+        compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
         rates = _learning_rates(config)
         check_optimizer(config.optimizer, rates)
         shared = like is not None and dataset is None and _same_program(config, like.config)
-        workload = like.workload if like and shared else workloads.create(config, dataset)
+        workload = (
+            like.workload
+            if like and shared
+            else workloads.create(config, dataset, layout.batch_axes)
+        )
         seeds, streamed = tuple(config.seeds), not isinstance(workload.train, dict)
-        vectorize = compilation.vectorized_seeds(config.vectorize_seeds, streamed)
+        vectorize = compilation.vectorized_seeds(config.vectorize_seeds, streamed, layout.seeds)
+        if len(seeds) % layout.seeds:
+            raise errors.UserError(
+                f"mesh.seed={layout.seeds} does not divide the {len(seeds)} seeds {seeds}"
+            )
+        batch_size = _checked_batch_size(
+            config.batch_size, workload.provenance["train_examples"], streamed
+        )
+        _check_chunk(config.physical_batch_size, batch_size, streamed, layout)
         experiment = cls(
             config,
             workload,
-            _checked_batch_size(config.batch_size, workload.provenance["train_examples"], streamed),
+            batch_size,
             rates,
             compilation.compiled_loops(config.compiled_loops, workload.convolves),
             (seeds,) if vectorize else tuple((seed,) for seed in seeds),
+            layout,
         )
         if like and shared and len(experiment.seed_groups[0]) == len(like.seed_groups[0]):
             experiment._take_programs_of(like)
@@ -97,15 +113,23 @@ class Experiment:
                 clip_norm=None if config.grad_clip_stages else clip_norm,
             ),
             self.batch_size,
-            config.physical_batch_size,
+            self.chunk,
             stage_clip_norm=clip_norm if config.grad_clip_stages else None,
             last_stage_state=last_stage,
+            streamed=not isinstance(self.workload.train, dict),
+            layout=self.layout,
         )
+
+    @property
+    def chunk(self) -> int:
+        """Examples whose activations are in memory at once; 0 for the whole batch."""
+        chunk = self.config.physical_batch_size
+        return chunk if chunk < self.batch_size else 0
 
     @functools.cached_property
     def feed(self) -> Feed:
         """The training examples."""
-        return open_feed(self.workload.train, self.batch_size)
+        return open_feed(self.workload.train, self.batch_size, self.chunk, self.layout)
 
     @functools.cached_property
     def program(self) -> Program:
@@ -116,15 +140,15 @@ class Experiment:
     @functools.cached_property
     def evaluator(self) -> Evaluator:
         """The compiled evaluation."""
-        return Evaluator(self.workload, self.loop, len(self.seed_groups[0]))
+        return Evaluator(self.workload, self.loop, len(self.seed_groups[0]), self.layout)
 
     @functools.cached_property
     def splits(self) -> dict[str, Split | StreamedSplit]:
         """What is evaluated: the first `train_eval_size` training examples and the test set."""
-        workload, batch_size = self.workload, self.config.eval_batch_size
+        workload, how = self.workload, (self.config.eval_batch_size, self.layout)
         return {
-            "train": split(workload.train, self.config.train_eval_size, batch_size),
-            "test": split(workload.test, workload.provenance["test_examples"], batch_size),
+            "train": split(workload.train, self.config.train_eval_size, *how),
+            "test": split(workload.test, workload.provenance["test_examples"], *how),
         }
 
 
@@ -199,6 +223,19 @@ def _check_seeds(seeds) -> None:
             raise errors.UserError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
     if len(set(seeds)) < len(seeds):
         raise errors.UserError(f"seeds={tuple(seeds)} names a seed twice")
+
+
+def _check_chunk(chunk: int, batch_size: int, streamed: bool, layout: sharding.Layout) -> None:
+    """Every device gets an equal share of every chunk, and a streamed batch fills its chunks."""
+    if not 0 < chunk < batch_size:
+        sharding.check_divides("batch_size", batch_size, layout)
+        return
+    sharding.check_divides("physical_batch_size", chunk, layout)
+    if streamed and batch_size % chunk:
+        raise errors.UserError(
+            f"physical_batch_size={chunk} does not divide batch_size={batch_size}, "
+            "as it must where data is streamed"
+        )
 
 
 def _checked_batch_size(batch_size: int | str, examples: int, streamed: bool) -> int:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from rkbench.batches import batch_indices
+from rkbench.sharding import EXAMPLES, ONE_DEVICE, Layout
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
@@ -30,12 +31,17 @@ class Stream(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, seed: int, first_step: int, batch_size: int) -> Generator[Arrays]:
-        """The batches of the steps first_step, first_step + 1, ... without end."""
+    def batches(
+        self, seed: int, first_step: int, batch_size: int, places: np.ndarray
+    ) -> Generator[Arrays]:
+        """The examples at `places` (int [n]) of the batches from `first_step` on, without end."""
         ...
 
-    def evaluation_batches(self, batch_size: int) -> Generator[Arrays]:
-        """The whole split once, in order; only the last batch may be short."""
+    def evaluation_batches(self, batch_size: int, places: np.ndarray) -> Generator[Arrays]:
+        """The same of the whole split once, in order.
+
+        The last batch may be short: places beyond its end are left out.
+        """
         ...
 
 
@@ -72,8 +78,8 @@ class ResidentFeed:
 
     streamed = False
 
-    def __init__(self, arrays: Arrays, batch_size: int):
-        self.abstract = jax.tree.map(jax.device_put, arrays)
+    def __init__(self, arrays: Arrays, batch_size: int, layout: Layout = ONE_DEVICE):
+        self.abstract = layout.put(arrays) if layout.mesh else jax.tree.map(jax.device_put, arrays)
         self._examples = len(next(iter(arrays.values())))
         self.columns = batch_size if batch_size < self._examples else 0
 
@@ -92,22 +98,28 @@ class ResidentFeed:
 
 
 class StreamedFeed:
-    """Batches that the host prepares while the device computes.
+    """Batches that the host prepares while the device computes, in rows [chunks, chunk, ...].
 
-    `input/wait_seconds` counts the time in which a step had to wait for its batch.
+    Each process prepares what its own devices need. `input/wait_seconds` counts the time in which a
+    step had to wait for its batch.
     """
 
     streamed = True
     columns = 0
 
-    def __init__(self, stream: Stream, batch_size: int):
+    def __init__(self, stream: Stream, batch_size: int, chunk: int, layout: Layout):
+        """`chunk` divides `batch_size`, and the devices of `layout` divide `chunk`."""
         self._stream = stream
-        self._batch_size = batch_size
+        self._batch_size, self._chunk, self._layout = batch_size, chunk, layout
+        places = np.arange(batch_size).reshape(-1, chunk)
+        self._places = places[:, layout.local_columns(chunk)]
         self._batches: Generator[Arrays] | None = None
         self._next: tuple[int, int] | None = None  # (seed, step) of what the generator yields next
         self._waited, self._replaced = 0.0, 0
         self.abstract = {
-            name: jax.ShapeDtypeStruct((batch_size, *leaf.shape), leaf.dtype)
+            name: jax.ShapeDtypeStruct(
+                (*places.shape, *leaf.shape), leaf.dtype, sharding=layout.sharding(None, EXAMPLES)
+            )
             for name, leaf in stream.spec.items()
         }
 
@@ -117,13 +129,18 @@ class StreamedFeed:
             raise ValueError(f"a stream gives one step at a time, not {steps}")
         if self._batches is None or self._next != (seed, first_step):
             self._end()
-            self._batches = self._stream.batches(seed, first_step, self._batch_size)
+            places = self._places.ravel()
+            self._batches = self._stream.batches(seed, first_step, self._batch_size, places)
         begin, replaced = time.perf_counter(), self._stream.replaced
         batch = next(self._batches)
         self._waited += time.perf_counter() - begin
         self._replaced += self._stream.replaced - replaced
         self._next = seed, first_step + 1
-        return jax.tree.map(jax.device_put, batch), [indices]
+        return jax.tree.map(self._placed, batch), [indices]
+
+    def _placed(self, leaf: np.ndarray) -> jax.Array:
+        rows = leaf.reshape(*self._places.shape, *leaf.shape[1:])
+        return self._layout.from_local(rows, self._chunk, axis=1)
 
     def counters(self) -> dict[str, float]:
         return {"input/wait_seconds": self._waited, "input/replaced": self._replaced}
@@ -138,8 +155,10 @@ class StreamedFeed:
         self._waited, self._replaced = 0.0, 0
 
 
-def open_feed(examples: Arrays | Stream, batch_size: int) -> Feed:
-    """The feed of a training set, which is in memory or streamed."""
+def open_feed(
+    examples: Arrays | Stream, batch_size: int, chunk: int = 0, layout: Layout = ONE_DEVICE
+) -> Feed:
+    """The feed of a training set, which is in memory or streamed; `chunk` 0 is the whole batch."""
     if isinstance(examples, dict):
-        return ResidentFeed(examples, batch_size)
-    return StreamedFeed(examples, batch_size)
+        return ResidentFeed(examples, batch_size, layout)
+    return StreamedFeed(examples, batch_size, chunk or batch_size, layout)

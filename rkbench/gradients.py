@@ -1,12 +1,16 @@
 """The loss of one batch as a function of the parameters, and its exact gradient in bounded memory.
 
-    L(theta) = sum_i w_i l_i(theta) / sum_i w_i + penalty(theta)
+    L(theta) = sum_i l_i(theta) / B + penalty(theta)
 
 One `Objective` is one vector field: the batch, the augmentation and dropout key and the incoming
 batch-norm statistics are fixed in it, so that all stages of a Runge-Kutta step see the same ones.
+
+The batch lies in rows [chunks, chunk]. A device has its share of the columns, goes through the
+chunks one after the other, and the sums of all devices are added up at the end.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,29 +18,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rkbench.sharding import ONE_DEVICE, Layout
+
 PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The training loss on the examples `indices` of the arrays `data`.
+    """The training loss on one batch.
 
     Attributes:
       workload: gives `losses` and `penalty`.
-      data: arrays of the training set, leading axis the examples, e.g. uint8 [N, 28, 28, 1].
-      indices: the batch, int32 [B].
+      data: arrays of the training set, leading axis the examples, e.g. uint8 [N, 28, 28, 1]; or the
+        batch itself in rows, [chunks, chunk, ...].
+      indices: the examples of `data` that make up the batch, int32 [B]; None where `data` is it.
       model_state: batch-norm statistics and the like, as they are before the step.
       key: the step's key, for augmentation and dropout.
       chunk: examples whose activations are held at once; 0 for all of them. The gradient is the
         exact mean whatever the chunk; only the order of the sums differs.
+      layout: how the examples of a chunk are spread over devices. Again only the order of the sums
+        differs.
     """
 
     workload: Any
     data: PyTree
-    indices: jax.Array
+    indices: jax.Array | None
     model_state: PyTree
     key: jax.Array
     chunk: int
+    layout: Layout = ONE_DEVICE
 
     def value(self, params: PyTree) -> jax.Array:
         """The loss at `params`, a float32 scalar."""
@@ -44,8 +54,8 @@ class Objective:
 
     def value_and_state(self, params: PyTree) -> tuple[jax.Array, PyTree]:
         """The loss at `params` and the model state that its forward pass leaves."""
-        total, state = self._sum_over_chunks(self._chunk_sum, params)
-        return total / len(self.indices) + self.workload.penalty(params), state
+        mean, state = self._sum(_Share.part, params)
+        return mean + self.workload.penalty(params), state
 
     def gradient(self, params: PyTree) -> PyTree:
         """The gradient at `params`: a stage's evaluation of the field."""
@@ -53,58 +63,107 @@ class Objective:
 
     def value_and_gradient(self, params: PyTree) -> tuple[tuple[jax.Array, PyTree], PyTree]:
         """((loss, new model state), gradient) at `params`."""
-        if not self._chunked:
-            return jax.value_and_grad(self.value_and_state, has_aux=True)(params)
-        chunk_gradient = jax.value_and_grad(self._chunk_sum, has_aux=True)
+        (mean, gradient), state = self._sum(_Share.part_and_gradient, params)
         penalty, penalty_gradient = jax.value_and_grad(self.workload.penalty)(params)
+        gradient = self.layout.constrain(jax.tree.map(jnp.add, gradient, penalty_gradient))
+        return (mean + penalty, state), gradient
 
-        def add(params, positions, weights):
-            (total, state), gradient = chunk_gradient(params, positions, weights)
-            return (total, gradient), state
-
-        (total, gradient), state = self._sum_over_chunks(add, params)
-        mean = jax.tree.map(lambda g, p: g / len(self.indices) + p, gradient, penalty_gradient)
-        return (total / len(self.indices) + penalty, state), mean
-
-    @property
-    def _chunked(self) -> bool:
-        return 0 < self.chunk < len(self.indices)
-
-    def _chunk_sum(self, params, positions, weights):
-        """sum_i w_i l_i over the examples at `positions` of the batch, and the model state left."""
-        batch = self._examples(positions)
-        if self.workload.pairs:
-            batch["partner"] = self._examples((positions - 1) % len(self.indices))
-        losses, state = self.workload.losses(params, self.model_state, batch, self.key)
-        return jnp.sum(losses * weights), state
-
-    def _examples(self, positions: jax.Array) -> PyTree:
-        batch = jax.tree.map(lambda array: array[self.indices[positions]], self.data)
-        return batch | {"position": positions}
-
-    def _sum_over_chunks(self, function: Callable, params: PyTree) -> tuple[PyTree, PyTree]:
-        """The sum over chunks of function(params, positions, weights), and their mean state.
+    def _sum(self, function: Callable, params: PyTree) -> tuple[PyTree, PyTree]:
+        """The sum of function(share, params, rows) over chunks and devices; of states the mean.
 
         Every chunk starts from the state before the step, so that the state moves once a step. For
-        batch norm that means: each chunk is normalised by statistics of its own, and the running
-        statistics move to the mean of the chunks'.
+        batch norm that means: each chunk, on all its devices together, is normalised by statistics
+        of its own, and the running statistics move to the mean of the chunks'.
         """
-        count = len(self.indices)
-        positions, weights = jnp.arange(count, dtype=jnp.int32), jnp.ones(count)
-        if not self._chunked:
-            return function(params, positions, weights)
-        padding = -count % self.chunk
-        # The padding repeats the first examples with weight 0.
-        positions = jnp.pad(positions, (0, padding), mode="wrap").reshape(-1, self.chunk)
-        weights = jnp.pad(weights, (0, padding)).reshape(-1, self.chunk)
+        rows = self._rows()
+        count, chunks = self._count, len(rows["position"])
+        data = {} if self.indices is None else self.data
 
-        def body(carry, chunk):
-            return jax.tree.map(jnp.add, carry, function(params, *chunk)), None
+        def of_device(params, model_state, key, data, rows):
+            if self.workload.pairs and self.indices is None:
+                rows["partners"] = jax.tree.map(self.layout.predecessors, rows["examples"])
+            share = _Share(self.workload, data, model_state, key, count)
+            return _over_chunks(functools.partial(function, share, params), rows)
 
-        shapes = jax.eval_shape(function, params, positions[0], weights[0])
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (total, states), _ = jax.lax.scan(body, zeros, (positions, weights))
-        return total, jax.tree.map(lambda leaf: leaf / len(positions), states)
+        summed = self.layout.over_examples(of_device)
+        total, states = summed(params, self.model_state, self.key, data, rows)
+        return total, jax.tree.map(lambda leaf: leaf / (chunks * self.layout.shards), states)
+
+    @property
+    def _count(self) -> int:
+        """Examples in the batch."""
+        if self.indices is not None:
+            return len(self.indices)
+        chunks, chunk = jax.tree.leaves(self.data)[0].shape[:2]
+        return chunks * chunk
+
+    def _rows(self) -> PyTree:
+        """What is known of each example of the batch, leaves [chunks, chunk, ...].
+
+        The last chunk is filled up with the first examples, which do not count there.
+        """
+        count = self._count
+        chunk = self.chunk or count
+        places = jnp.arange(-(-count // chunk) * chunk, dtype=jnp.int32).reshape(-1, chunk)
+        position = places % count
+        before = (position - 1) % count
+        rows: PyTree = {"position": position, "before": before, "counts": places < count}
+        if self.indices is None:
+            return rows | {"examples": self.data}
+        rows["index"] = self.indices[position]
+        if self.workload.pairs:
+            rows["partner_index"] = self.indices[before]
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """What one device needs to add its part of the mean over a batch of `count` examples."""
+
+    workload: Any
+    data: PyTree
+    model_state: PyTree
+    key: jax.Array
+    count: int
+
+    def part(self, params: PyTree, rows: PyTree) -> tuple[jax.Array, PyTree]:
+        """sum_i l_i / count over the rows of one chunk, and the model state that they leave."""
+        batch = self._batch(rows)
+        losses, state = self.workload.losses(params, self.model_state, batch, self.key)
+        return jnp.sum(jnp.where(rows["counts"], losses, 0)) / self.count, state
+
+    def part_and_gradient(self, params: PyTree, rows: PyTree) -> tuple[tuple, PyTree]:
+        """((part, its gradient), model state)."""
+        (part, state), gradient = jax.value_and_grad(self.part, has_aux=True)(params, rows)
+        return (part, gradient), state
+
+    def _batch(self, rows: PyTree) -> PyTree:
+        """The examples of one chunk, as `workloads.base.Batch`."""
+        batch = rows["examples"] if "examples" in rows else self._examples(rows["index"])
+        batch = batch | {"position": rows["position"]}
+        if self.workload.pairs:
+            given = rows.get("partners")
+            partners = self._examples(rows["partner_index"]) if given is None else given
+            batch["partner"] = partners | {"position": rows["before"]}
+        return batch
+
+    def _examples(self, indices: jax.Array) -> PyTree:
+        return jax.tree.map(lambda array: array[indices], self.data)
+
+
+def _over_chunks(function: Callable, rows: PyTree) -> PyTree:
+    """The sum of function(rows of a chunk) over the chunks."""
+    chunks = len(rows["position"])
+    first = jax.tree.map(lambda leaf: leaf[0], rows)
+    if chunks == 1:
+        return function(first)
+
+    def body(total, chunk):
+        return jax.tree.map(jnp.add, total, function(chunk)), None
+
+    shapes = jax.eval_shape(function, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(body, zeros, rows)[0]
 
 
 class Stages:

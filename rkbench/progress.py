@@ -15,14 +15,16 @@ class Progress:
 
     SECONDS_BETWEEN_LINES = 10.0
 
-    def __init__(self, label: str, total_steps: int, first_step: int):
+    def __init__(self, label: str, total_steps: int, first_step: int, visible: bool = True):
+        """`visible` is false where another process of the run reports."""
+        self._visible = visible
         self._label, self._total, self._first = label, total_steps, first_step
         self._step = first_step
         self._shown: dict[str, float] = {}
         self._begin = self._last_line = time.monotonic()
         self._printed = -1  # the step of the last line
         self._bar = None
-        if sys.stderr.isatty():
+        if visible and sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total_steps, initial=first_step, desc=label, unit="step")
 
     def update(self, step: int, **shown: float) -> None:
@@ -36,7 +38,7 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        if self._bar is None and self._step != self._printed:
+        if self._visible and self._bar is None and self._step != self._printed:
             self._printed = self._step
             self._last_line = time.monotonic()
             print(self._line(self._last_line - self._begin), file=sys.stderr, flush=True)

@@ -12,7 +12,9 @@ from rkbench.train_step import StepMetrics
 class RunLog:
     """The log of one run in its folder."""
 
-    def __init__(self, folder: pathlib.Path, tensorboard: bool):
+    def __init__(self, folder: pathlib.Path, tensorboard: bool, writes: bool = True):
+        """`writes` is false in all but one of the processes of a run: nothing is logged there."""
+        self._writes = writes
         self._path = folder / "metrics.jsonl"
         self._folder = folder
         self._wants_tensorboard = tensorboard
@@ -25,6 +27,8 @@ class RunLog:
         def reached(record: metrics.Record) -> bool:
             return record["seed"] not in seeds or (step > 0 and record["step"] <= step)
 
+        if not self._writes:
+            return
         self._close_writer()
         metrics.keep_only(self._path, reached)
         self._writer = metrics.JsonLinesWriter(self._path)
@@ -57,6 +61,8 @@ class RunLog:
     def _write(
         self, seed: int, step: int, wall_time: float, grad_evals: int, values: Mapping[str, Any]
     ) -> None:
+        if not self._writes:
+            return
         scalars = {"seed": seed, "wall_time": round(wall_time, 6), "grad_evals": grad_evals}
         record = metrics.record(step, scalars | dict(values))
         assert self._writer is not None, "truncate() opens the log"

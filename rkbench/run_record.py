@@ -22,9 +22,10 @@ Record = dict[str, Any]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
 
-# Where the data lies and who prepares it, how a run is reported, in which pieces it is evaluated
-# (rounding of sums) and which other seeds there are: what a seed learns depends on none of these.
-_NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "seeds", "tensorboard")
+# Where the data lies and who prepares it, how a run is reported, in which pieces it is evaluated,
+# over which devices it is spread (rounding of sums) and which other seeds there are: what a seed
+# learns depends on none of these.
+_NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "mesh", "seeds", "tensorboard")
 
 
 def plain_config(config) -> Record:
@@ -80,14 +81,17 @@ def write_json(path: pathlib.Path, content: Record) -> None:
 class Workdir:
     """A run's folder, owned by this process until `close`."""
 
-    def __init__(self, folder: pathlib.Path, config):
+    def __init__(self, folder: pathlib.Path, config, writes: bool = True):
         """Takes the folder, making it if need be, and reads its record.
+
+        With `writes` false, as in all but one of the processes of a run, the record is kept in
+        memory and nothing is written.
 
         Raises:
           UserError: it cannot be written, another process owns it, or it belongs to another config.
         """
         self.folder = folder
-        self._lock = _locked(folder)
+        self._lock = _locked(folder) if writes else None
         plain = plain_config(config)
         self.record = self._existing(plain) | {"config_hash": config_hash(plain), "config": plain}
 
@@ -109,11 +113,13 @@ class Workdir:
     def write(self, **changes: Any) -> None:
         """Changes fields of the record and writes it."""
         self.record |= changes
-        write_json(self.folder / "run.json", self.record)
+        if self._lock is not None:
+            write_json(self.folder / "run.json", self.record)
 
     def close(self) -> None:
         """Gives the folder free."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _locked(folder: pathlib.Path):
@@ -139,6 +145,7 @@ def environment() -> Record:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
         "commit": commit,
         "dirty": dirty,
         "versions": {"rkbench": __version__, "python": platform.python_version()}

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rkbench import metrics, optimizers, summary
+from rkbench import distributed, metrics, optimizers, summary
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import all_finite
 from rkbench.experiment import Experiment
@@ -45,7 +45,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
-    run = Workdir(workdir, experiment.config)
+    run = Workdir(workdir, experiment.config, writes=distributed.is_primary())
     try:
         if _finished(run, experiment.config.seeds):
             print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
@@ -64,7 +64,8 @@ def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
         seeds=run.record.get("seeds", []),
     )
     try:
-        with contextlib.closing(RunLog(run.folder, experiment.config.tensorboard)) as log:
+        tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
+        with contextlib.closing(RunLog(run.folder, tensorboard, writes)) as log:
             for seeds in experiment.seed_groups:
                 if not _finished(run, seeds):
                     _Group(experiment, run, log, seeds).train()
@@ -78,7 +79,7 @@ def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
 
 def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
     finished = {entry["seed"] for entry in run.record.get("seeds", [])}
-    return finished.issuperset(seeds)
+    return bool(distributed.from_primary(finished.issuperset(seeds)))
 
 
 class _Group:
@@ -106,7 +107,10 @@ class _Group:
             program = self._experiment.program
             program.compile(self._state, self._seeds)
             self._progress = Progress(
-                f"seed {','.join(map(str, self._seeds))}", self._config.total_steps, self._step
+                f"seed {','.join(map(str, self._seeds))}",
+                self._config.total_steps,
+                self._step,
+                visible=distributed.is_primary(),
             )
             with contextlib.closing(self._progress):
                 if self._step == 0:
@@ -116,6 +120,7 @@ class _Group:
                     self._at_event()
             self._log.flush()
             self._checkpoints.wait()
+        distributed.wait_for_all("the end of the seeds")
         self._finish()
 
     def _active(self) -> list[int]:
@@ -132,7 +137,7 @@ class _Group:
         restored = self._checkpoints.restore(self._state)
         if restored is not None:
             self._step = restored.step
-            self._state = jax.tree.map(jax.device_put, restored.state)
+            self._state = restored.state
             self._seconds = restored.progress["seconds"]
             self._diverged = {int(s): n for s, n in restored.progress["diverged"].items()}
             self._input = restored.progress.get("input", {})
@@ -154,7 +159,7 @@ class _Group:
                 self._state, self._seeds, self._step, steps
             )
             fetched = jax.device_get(history)  # returns when the steps are done
-            seconds = time.perf_counter() - begin
+            seconds = float(distributed.from_primary(time.perf_counter() - begin))
             self._record(fetched, steps, seconds)
             self._step += steps
             self._seconds = before + time.perf_counter() - begin

@@ -19,6 +19,7 @@ from rkbench import optimizers
 from rkbench.feed import Feed
 from rkbench.gradients import Objective, Stages
 from rkbench.rk.vector_space import norm
+from rkbench.sharding import ONE_DEVICE, SEED, Layout
 
 PyTree = Any
 Scalars = jax.Array | np.ndarray  # on the device, or fetched
@@ -58,6 +59,8 @@ class StepFunction:
       stage_clip_norm: the largest norm of each stage's gradient; None for any.
       last_stage_state: take the model state from the last stage instead of the first; needs an
         optimizer that writes its stages out.
+      streamed: whether a step is handed its batch instead of the data and indices.
+      layout: how batch, parameters and optimizer state are spread over devices.
     """
 
     workload: Any
@@ -66,12 +69,15 @@ class StepFunction:
     chunk: int
     stage_clip_norm: float | None = None
     last_stage_state: bool = False
+    streamed: bool = False
+    layout: Layout = ONE_DEVICE
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step, drawn from the seed's `key`."""
         params, model_state = self.workload.init(key)
         # Float zero as the learning rate: a state depends on its existence, never on its value.
-        return TrainState(params, model_state, self.optimizer(jnp.float32(0)).init(params))
+        opt_state = self.optimizer(jnp.float32(0)).init(params)
+        return TrainState(params, model_state, opt_state)
 
     def __call__(
         self,
@@ -90,8 +96,8 @@ class StepFunction:
 
         Args:
           state: the state before the step.
-          data: arrays of the training set, or of the step's batch where that is streamed.
-          indices: int32 [batch_size], the step's batch; empty where `data` is the batch.
+          data: arrays of the training set; the step's batch in rows where that is streamed.
+          indices: int32 [batch_size], the step's batch; empty where it is all of `data`.
           step: n, an int32 scalar.
           key: the seed's key.
           learning_rate: h_n, a float32 scalar.
@@ -125,10 +131,14 @@ class StepFunction:
         return state._replace(model_state=objective.value_and_state(state.params)[1])
 
     def _objective(self, state, data, indices, step, key) -> Objective:
-        if self.batch_size == len(jax.tree.leaves(data)[0]):  # all of `data`, in its own order
+        if self.streamed:
+            indices = None
+        elif not len(indices):  # all of `data`, in its own order
             indices = jnp.arange(self.batch_size, dtype=jnp.int32)
         step_key = jax.random.fold_in(key, step)
-        return Objective(self.workload, data, indices, state.model_state, step_key, self.chunk)
+        return Objective(
+            self.workload, data, indices, state.model_state, step_key, self.chunk, self.layout
+        )
 
 
 class Program:
@@ -157,18 +167,28 @@ class Program:
           loop: whether steps run in a compiled loop; a streamed feed cannot.
         """
         self._step = step
+        self._layout = step.layout
         self._feed = feed
         self._learning_rates = learning_rates
         self._vector = seeds_at_once > 1
+        self._seed_axis = (SEED,) if self._vector else ()
         self._max_steps = MAX_STEPS_PER_DISPATCH
         function, statistics = step.__call__, step.statistics
         if self._vector:
-            function = jax.vmap(function, in_axes=(0, None, 0, None, 0, None))
-            statistics = jax.vmap(statistics, in_axes=(0, None, 0, None, 0))
-        self._statistics = jax.jit(statistics)
+            function = self._layout.vmap(function, in_axes=(0, None, 0, None, 0, None))
+            statistics = self._layout.vmap(statistics, in_axes=(0, None, 0, None, 0))
+        init = self._layout.vmap(step.init, in_axes=(0,)) if self._vector else step.init
+        # As it is given out a state is taken back; the metrics are on every device.
+        shapes = jax.eval_shape(step.init, jax.random.key(0))
+        placed = self._layout.state_shardings(shapes, *self._seed_axis)
+        self._init = jax.jit(init, out_shardings=placed)
+        self._statistics = jax.jit(statistics, out_shardings=placed)
         self._in_loop = loop
-        self._jitted = jax.jit(_loop(function) if loop else function, donate_argnums=0)
-        self._init = jax.jit(jax.vmap(step.init) if self._vector else step.init)
+        self._jitted = jax.jit(
+            _loop(function) if loop else function,
+            donate_argnums=0,
+            out_shardings=(placed, self._layout.sharding()),
+        )
         self.compilations = 0
         self._compiled: jax.stages.Compiled | None = None
 
@@ -192,8 +212,9 @@ class Program:
     def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
         """The program traced and lowered, for whoever wants to look at it."""
         indices = np.zeros((1, self._feed.columns), np.int32)
+        arguments = self._loop_arguments if self._in_loop else self._step_arguments
         return self._jitted.lower(
-            state, *self._arguments(seeds, self._feed.abstract, [indices for _ in seeds], 0)
+            state, *arguments(seeds, self._feed.abstract, [indices for _ in seeds], 0)
         )
 
     def advance(
@@ -221,21 +242,18 @@ class Program:
         On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
         """
         for step in range(first_step, first_step + STATISTICS_PASSES):
-            data, indices = self._feed(seeds, step, 1)
-            state = self._statistics(
-                state, data, self._of_seeds(indices)[0], np.int32(step), self._keys(tuple(seeds))
-            )
+            arguments = self._statistics_arguments(seeds, *self._feed(seeds, step, 1), step)
+            state = self._statistics(state, *arguments)
         return state
 
     def _looped(self, compiled, state, seeds, first_step, steps):
-        return compiled(
-            state, *self._arguments(seeds, *self._feed(seeds, first_step, steps), first_step)
-        )
+        batches = self._feed(seeds, first_step, steps)
+        return compiled(state, *self._loop_arguments(seeds, *batches, first_step))
 
     def _dispatched(self, compiled, state, seeds, first_step, steps):
         history: list[StepMetrics] = []
         for step in range(first_step, first_step + steps):
-            arguments = self._arguments(seeds, *self._feed(seeds, step, 1), step)
+            arguments = self._step_arguments(seeds, *self._feed(seeds, step, 1), step)
             state, metrics = compiled(state, *arguments)
             if self._feed.streamed and history:
                 # The step before: the device never runs dry, and never holds more than two batches.
@@ -243,17 +261,31 @@ class Program:
             history.append(metrics)
         return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 
-    def _arguments(self, seeds, data, indices, first_step):
-        """What the compiled function takes after the state."""
-        indices, keys = self._of_seeds(indices), self._keys(tuple(seeds))
-        steps = len(indices)
-        rates = self._learning_rates[first_step : first_step + steps]
-        if not self._in_loop:
-            return data, indices[0], np.int32(first_step), keys, rates[0]
+    def _loop_arguments(self, seeds, data, indices, first_step):
+        """What the compiled loop takes after the state; the steps are those of `indices`."""
+        indices = self._of_seeds(indices)
+        steps, put = len(indices), self._layout.put
         missing = self._max_steps - steps  # the loop never reads the padding
         indices = np.pad(indices, [(0, missing)] + [(0, 0)] * (indices.ndim - 1))
-        rates = np.pad(rates, (0, missing))
-        return data, indices, np.int32(first_step), keys, rates, np.int32(steps)
+        rates = np.pad(self._learning_rates[first_step : first_step + steps], (0, missing))
+        return (
+            data,
+            put(indices, None, *self._seed_axis),
+            put(np.int32(first_step)),
+            self._keys(tuple(seeds)),
+            put(rates),
+            put(np.int32(steps)),
+        )
+
+    def _step_arguments(self, seeds, data, indices, step):
+        """What the compiled step takes after the state."""
+        rate = self._layout.put(self._learning_rates[step])
+        return *self._statistics_arguments(seeds, data, indices, step), rate
+
+    def _statistics_arguments(self, seeds, data, indices, step):
+        put = self._layout.put
+        indices = put(self._of_seeds(indices)[0], *self._seed_axis)
+        return data, indices, put(np.int32(step)), self._keys(tuple(seeds))
 
     def _of_seeds(self, indices: list[np.ndarray]) -> np.ndarray:
         """int32 [steps, batch], with several seeds [steps, seeds, batch]."""
@@ -261,8 +293,12 @@ class Program:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a program lives as long as its process
     def _keys(self, seeds: tuple[int, ...]) -> jax.Array:
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-        return keys if self._vector else keys[0]
+        def keys(seeds):
+            keys = jax.vmap(jax.random.key)(seeds)
+            return keys if self._vector else keys[0]
+
+        sharding = self._layout.sharding(*self._seed_axis)
+        return jax.jit(keys, out_shardings=sharding)(np.asarray(seeds, np.uint32))
 
 
 def _loop(function: Callable) -> Callable:

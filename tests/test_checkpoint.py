@@ -1,8 +1,11 @@
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rkbench.checkpoint import Checkpoints, digest
+from rkbench.checkpoint import Checkpoints, checksum
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_round_trip_keeps_every_bit_and_the_progress(folder):
     restored = filled(folder, 10, 20).restore(state(0))
     assert restored.step == 20
     assert restored.progress == {"seconds": 10.0, "diverged": {}}
-    assert digest(restored.state) == digest(state(20))
+    assert checksum(restored.state) == checksum(state(20))
 
 
 def test_nothing_to_restore(folder):
@@ -68,7 +71,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, damage, 
     checkpoints = Checkpoints(folder)
     restored = checkpoints.restore(state(0))
     assert restored.step == 10
-    assert digest(restored.state) == digest(state(10))
+    assert checksum(restored.state) == checksum(state(10))
     assert "checkpoint of step 20 is damaged" in capsys.readouterr().err
     assert (folder.parent / "damaged-seed-0-20").is_dir()
     checkpoints.save(20, state(20), {"seconds": 1.0, "diverged": {}})
@@ -76,7 +79,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, damage, 
     assert Checkpoints(folder).restore(state(0)).step == 20
 
 
-def test_values_changed_without_a_trace_are_noticed_by_the_digest(folder, capsys):
+def test_values_changed_without_a_trace_are_noticed_by_the_checksum(folder, capsys):
     filled(folder, 10).close()
     other = filled(folder.parent / "seed-1", 10)
     other.close()
@@ -87,15 +90,45 @@ def test_values_changed_without_a_trace_are_noticed_by_the_digest(folder, capsys
     (folder / "10" / "state").rename(folder / "old")
     (folder.parent / "seed-2" / "10" / "state").rename(folder / "10" / "state")
     assert Checkpoints(folder).restore(state(0)) is None
-    assert "digest" in capsys.readouterr().err
+    assert "checksum" in capsys.readouterr().err
 
 
 def test_the_saved_values_are_those_of_the_call(folder):
     """The trainer gives up the buffers of a state that is still being written."""
     checkpoints = Checkpoints(folder)
-    values = np.zeros(100_000, np.float32)
-    checkpoints.save(1, {"w": values}, {"seconds": 0.0, "diverged": {}})
-    values[:] = 1
+    zeros = {"w": jnp.zeros(100_000, jnp.float32)}
+    checkpoints.save(1, zeros, {"seconds": 0.0, "diverged": {}})
+    ones = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(zeros)
+    assert zeros["w"].is_deleted()
     checkpoints.close()
-    restored = Checkpoints(folder).restore({"w": values})
+    restored = Checkpoints(folder).restore(ones)
     assert not restored.state["w"].any()
+
+
+@pytest.mark.parametrize("leaf", ["w", "count", "on"])
+def test_any_flipped_bit_changes_the_checksum(leaf):
+    original = {
+        "w": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "count": np.int32(7),
+        "on": np.array([True, False]),
+    }
+    expected = checksum(jax.tree.map(jnp.asarray, original))
+    content = np.frombuffer(original[leaf].tobytes(), np.uint8)
+    bits = [0] if leaf == "on" else range(8)  # a boolean has one bit
+    for byte, bit in itertools.product(range(len(content)), bits):
+        changed = content.copy()
+        changed[byte] ^= 1 << bit
+        array = changed.view(original[leaf].dtype).reshape(original[leaf].shape)
+        assert checksum(jax.tree.map(jnp.asarray, original | {leaf: array})) != expected
+
+
+def test_the_checksum_tells_places_names_and_dtypes_apart():
+    one = {"a": jnp.array([1, 2], jnp.int32), "b": jnp.array([3, 4], jnp.int32)}
+    others = [
+        {"a": one["b"], "b": one["a"]},
+        {"a": one["a"][::-1], "b": one["b"]},
+        {"a": one["a"], "c": one["b"]},
+        {"a": one["a"], "b": one["b"].astype(jnp.uint32)},
+        {"a": one["a"][None], "b": one["b"]},
+    ]
+    assert len({checksum(tree) for tree in [one, *others]}) == 6

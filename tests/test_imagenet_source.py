@@ -85,10 +85,9 @@ def test_slices_of_processes_make_up_the_global_batch(folder, monkeypatch):
     monkeypatch.setattr(source, "CHUNK", 2)  # several, uneven chunks a slice
     stream = HostStream.open(folder, "train")
     whole = take(stream, 2, 0, 3, 10)
-    for process_count in (2, 5):
+    for size in (5, 2):
         slices = [
-            take(stream, 2, 0, 3, 10, process_index=i, process_count=process_count)
-            for i in range(process_count)
+            take(stream, 2, 0, 3, 10, range(i * size, (i + 1) * size)) for i in range(10 // size)
         ]
         joined = [
             {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
@@ -118,13 +117,7 @@ def test_evaluation_gives_the_split_once_in_order(folder):
 
 def test_evaluation_slices_come_in_equally_many_batches(folder):
     stream = HostStream.open(folder, "validation")
-    parts = [
-        [
-            b["label"].tolist()
-            for b in stream.evaluation_batches(4, process_index=i, process_count=4)
-        ]
-        for i in range(4)
-    ]
+    parts = [[b["label"].tolist() for b in stream.evaluation_batches(4, [i])] for i in range(4)]
     assert parts == [[[0], [4], [8]], [[1], [5], [9]], [[2], [6], [10]], [[3], [7], []]]
 
 
@@ -261,8 +254,9 @@ def test_bad_options(folder):
         with pytest.raises(UserError, match=next(iter(options))):
             HostStream.open(folder, "train", **options)
     stream = HostStream.open(folder, "train")
-    with pytest.raises(UserError, match="batch size 5 is not a multiple of 2 processes"):
-        stream.batches(0, 0, 5, process_count=2)
+    for places in ([], [3, 5], [-1]):
+        with pytest.raises(ValueError, match="must lie in a batch of 5"):
+            stream.batches(0, 0, 5, places)
 
 
 def test_locate_finds_the_converted_form_or_says_what_to_do(folder, tmp_path, monkeypatch):

@@ -106,6 +106,7 @@ def _image_classification(
     model_factory: Callable[[Any, int], tuple["nn.Module", bool]],
     config: Any,
     dataset: "Dataset | None",
+    batch_axes: tuple[str, ...],
 ) -> "Workload":
     from workloads.augment import Augmentation
     from workloads.image_classification import ImageClassification, compute_dtype, input_scaling
@@ -115,6 +116,8 @@ def _image_classification(
     dtype = compute_dtype(config.dtype)
     dataset = dataset or _load(dataset_name, config)
     model, convolves = model_factory(config, dataset.num_classes)
+    if hasattr(model, "batch_axes"):  # batch norm: the one layer that looks at other examples
+        model = model.clone(batch_axes=batch_axes)
     return ImageClassification(
         name=config.workload,
         dataset=dataset,
@@ -143,7 +146,7 @@ _IMAGE_CLASSIFICATION = {
     "mnist_mlp": ("mnist", _mlp),
 }
 
-_WORKLOADS: dict[str, Callable[[Any, "Dataset | None"], "Workload"]] = {
+_WORKLOADS: dict[str, Callable[[Any, "Dataset | None", tuple[str, ...]], "Workload"]] = {
     name: functools.partial(_image_classification, *parts)
     for name, parts in _IMAGE_CLASSIFICATION.items()
 }
@@ -159,12 +162,15 @@ def dataset_name(workload: str) -> str:
     return _IMAGE_CLASSIFICATION[workload][0]
 
 
-def create(config: Any, dataset: "Dataset | None" = None) -> "Workload":
+def create(
+    config: Any, dataset: "Dataset | None" = None, batch_axes: tuple[str, ...] = ()
+) -> "Workload":
     """The workload `config.workload`, with its data loaded.
 
     Reads the fields `workload`, `data_dir`, `train_examples`, `input_workers`, `on_corrupt`,
     `model`, `input_scaling`, `augment`, `l2`, `label_smoothing`, `dtype` and `remat` of `config`. A
-    `dataset` given takes the place of the workload's own.
+    `dataset` given takes the place of the workload's own; `batch_axes` are the mesh axes over which
+    the statistics of a batch are averaged.
 
     Raises:
       UserError: an unknown name, a value out of range, or data that is not there and cannot be had.
@@ -173,4 +179,4 @@ def create(config: Any, dataset: "Dataset | None" = None) -> "Workload":
         from rkbench.errors import unknown
 
         raise unknown("workload", config.workload, names())
-    return _WORKLOADS[config.workload](config, dataset)
+    return _WORKLOADS[config.workload](config, dataset, batch_axes)

@@ -83,36 +83,39 @@ class HostStream:
         seed: int,
         first_step: int,
         batch_size: int,
-        *,
-        process_index: int = 0,
-        process_count: int = 1,
+        places: Sequence[int] | np.ndarray | None = None,
     ) -> Generator[Batch, None, None]:
-        """The batches of the steps first_step, first_step + 1, ... without end.
+        """This process's share of the batches of the steps first_step, ... without end.
 
         Args:
           seed: of the order of the examples and of their augmentation.
           first_step: the step, from 0, of the first batch.
-          batch_size: of the global batch, a multiple of `process_count`.
-          process_index: which of the `process_count` equal, contiguous slices comes here.
-          process_count: how many processes share a batch.
+          batch_size: of the batch that all processes share.
+          places: those in the batch, from 0 to batch_size - 1, that come here, in this order; None
+            for all.
 
-        Yields {"image": uint8 [B, 224, 224, 3], "label": int32 [B]} with B = batch_size /
-        process_count. Close the iterator (or let it go) to end its workers.
+        Yields {"image": uint8 [B, 224, 224, 3], "label": int32 [B]} with B the number of places.
+        Close the iterator (or let it go) to end its workers.
         """
-        local = _slice(batch_size, process_index, process_count)
         chunks = _TrainingChunks(
-            self.records, local, self.rand_augment, self.on_corrupt, seed, first_step, batch_size
+            self.records,
+            _checked(places, batch_size),
+            self.rand_augment,
+            self.on_corrupt,
+            seed,
+            first_step,
+            batch_size,
         )
         return self._read(chunks)
 
     def evaluation_batches(
-        self, batch_size: int, *, process_index: int = 0, process_count: int = 1
+        self, batch_size: int, places: Sequence[int] | np.ndarray | None = None
     ) -> Generator[Batch, None, None]:
-        """The whole split once, in the order of the files, as `batches` slices and yields it.
+        """The whole split once, in the order of the files, as `batches` shares and yields it.
 
         All processes get equally many batches; only the last may be short, or empty here.
         """
-        local = _slice(batch_size, process_index, process_count)
+        local = _checked(places, batch_size)
         return self._read(_EvaluationChunks(self.records, local, batch_size))
 
     def _read(self, chunks: "_Chunks") -> Generator[Batch, None, None]:
@@ -130,14 +133,12 @@ class HostStream:
             iterator.close()
 
 
-def _slice(batch_size: int, process_index: int, process_count: int) -> range:
-    """The positions in the global batch that belong to a process."""
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch size {batch_size} is not a multiple of {process_count} processes")
-    if not 0 <= process_index < process_count:
-        raise UserError(f"process {process_index} of {process_count}: no such process")
-    size = batch_size // process_count
-    return range(process_index * size, (process_index + 1) * size)
+def _checked(places: Sequence[int] | np.ndarray | None, batch_size: int) -> tuple[int, ...]:
+    """The places as whole numbers; ValueError where one is not in the batch."""
+    local = tuple(range(batch_size)) if places is None else tuple(int(place) for place in places)
+    if not local or min(local) < 0 or max(local) >= batch_size:
+        raise ValueError(f"places {local} must lie in a batch of {batch_size}")
+    return local
 
 
 def _pipeline(chunks: "_Chunks", num_workers: int) -> grain.IterDataset:
@@ -172,7 +173,7 @@ class _Chunks:
     """
 
     records: Records
-    local: range
+    local: tuple[int, ...]
 
     @functools.cached_property
     def per_batch(self) -> int:
@@ -186,7 +187,7 @@ class _Chunks:
         bounds = np.linspace(0, len(self.local), self.per_batch + 1).astype(int)
         return self._chunk(batch, self.local[bounds[chunk] : bounds[chunk + 1]])
 
-    def _chunk(self, batch: int, positions: range) -> Chunk:
+    def _chunk(self, batch: int, positions: tuple[int, ...]) -> Chunk:
         """The examples at `positions` of the batch."""
         raise NotImplementedError
 
@@ -202,7 +203,7 @@ class _TrainingChunks(_Chunks):
     def __len__(self) -> int:
         return self.per_batch * 2**31  # steps without end
 
-    def _chunk(self, batch: int, positions: range) -> Chunk:
+    def _chunk(self, batch: int, positions: tuple[int, ...]) -> Chunk:
         step = self.first_step + batch
         (indices,) = batch_indices(self.seed, step, 1, self.batch_size, len(self.records))
         chunk = _empty(len(positions))
@@ -237,7 +238,7 @@ class _EvaluationChunks(_Chunks):
     def __len__(self) -> int:
         return self.per_batch * -(-len(self.records) // self.batch_size)
 
-    def _chunk(self, batch: int, positions: range) -> Chunk:
+    def _chunk(self, batch: int, positions: tuple[int, ...]) -> Chunk:
         begin = batch * self.batch_size
         indices = [begin + p for p in positions if begin + p < len(self.records)]
         chunk = _empty(len(indices))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,11 +20,13 @@ class Layers:
     `train` chooses between the statistics of the batch, with an update of the running ones, and the
     running ones. Computation is in `dtype`; parameters and statistics are float32, and the
     statistics are summed in float32 whatever `dtype` is. None for `convolve` is XLA's convolution.
+    Statistics are those of the whole chunk, averaged over the mesh axes `batch_axes`.
     """
 
     train: bool
     convolve: Convolve | None
     dtype: Dtype
+    batch_axes: tuple[str, ...] = ()
 
     def convolution(self, features: int, size: int, *, strides: int = 1, name: str) -> nn.Conv:
         """A `size` x `size` convolution without bias, padded SAME: [B, H, W, I] -> [B, H', W', O].
@@ -43,11 +46,13 @@ class Layers:
 
     def batch_norm(self, name: str) -> nn.BatchNorm:
         """Over batch and space, with scale and bias; running <- 0.9 running + 0.1 batch."""
+        axes: Any = self.batch_axes or None  # Flax's type names one axis, JAX takes several
         return nn.BatchNorm(
             use_running_average=not self.train,
             momentum=0.9,
             epsilon=1e-5,
             dtype=self.dtype,
+            axis_name=axes,
             name=name,
         )
 

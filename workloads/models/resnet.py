@@ -45,13 +45,14 @@ class ResNet18(nn.Module):
 
     `convolve` is what convolves. `dtype` is the computation's; parameters and logits are float32.
     `remat` computes each block again in the backward pass instead of keeping its activations; the
-    values are the same.
+    values are the same. Batch statistics are averaged over the mesh axes `batch_axes`.
     """
 
     num_classes: int
     convolve: Convolve | None = None
     dtype: Dtype = jnp.float32
     remat: bool = False
+    batch_axes: tuple[str, ...] = ()
     features: int = 64
 
     @nn.compact
@@ -61,7 +62,7 @@ class ResNet18(nn.Module):
         In training every example's logits depend on the whole batch, through its statistics, and
         the collection "batch_stats" changes.
         """
-        layers = Layers(train, self.convolve, self.dtype)
+        layers = Layers(train, self.convolve, self.dtype, self.batch_axes)
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
         hidden = layers.convolution(self.features, 3, name="stem")(images)
         hidden = nn.relu(layers.batch_norm("stem_norm")(hidden))

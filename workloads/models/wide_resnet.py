@@ -47,7 +47,7 @@ class WideResNet(nn.Module):
 
     `convolve` is what convolves. `dtype` is the computation's; parameters and logits are float32.
     `remat` computes each block again in the backward pass instead of keeping its activations; the
-    values are the same.
+    values are the same. Batch statistics are averaged over the mesh axes `batch_axes`.
 
     Raises UserError for a depth other than 10, 16, 22, 28, ... and a width below 1.
     """
@@ -58,6 +58,7 @@ class WideResNet(nn.Module):
     convolve: Convolve | None = None
     dtype: Dtype = jnp.float32
     remat: bool = False
+    batch_axes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.depth < 10 or (self.depth - 4) % 6:
@@ -73,7 +74,7 @@ class WideResNet(nn.Module):
         In training every example's logits depend on the whole batch, through its statistics, and
         the collection "batch_stats" changes.
         """
-        layers = Layers(train, self.convolve, self.dtype)
+        layers = Layers(train, self.convolve, self.dtype, self.batch_axes)
         block = nn.remat(PreActivationBlock) if self.remat else PreActivationBlock
         hidden = layers.convolution(16, 3, name="stem")(images)
         for group in range(3):
