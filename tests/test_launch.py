@@ -128,6 +128,7 @@ def test_it_runs_without_jax_and_other_libraries(tmp_path):
         (["--source=https://secret@example.com/x.whl", *TRAIN], "password or token"),
         (["--source=/nowhere/x.whl", *TRAIN], "No such file"),
         (["--setup=/nowhere/x", *TRAIN], "--setup=/nowhere/x: No such file"),
+        (["--upload-seconds=1000", *TRAIN], "--silent-seconds=1800 must be at least twice"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
@@ -159,6 +160,14 @@ def test_a_bad_manifest_is_named(tmp_path, content, message):
     with pytest.raises(errors.UserError, match=r"manifest\.json") as error:
         read_manifest(path)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["--at-once=0", "--attempts=1.5", "--poll-seconds=nan"])
+def test_bad_numbers_are_named(monkeypatch, capsys, flag):
+    good = ["--output=gs://bucket/x", "--name=run", "--image=i", *TRAIN]
+    assert run(monkeypatch, "gke", flag, *good) == 2
+    name, value = flag.split("=")
+    assert f"argument {name}: {value!r} must be" in capsys.readouterr().err
 
 
 def test_only_selects_runs_and_names_the_nearest(manifest):

@@ -49,7 +49,7 @@ def tpu(**changes):
 
 
 def gke():
-    return GKE(Kit(BUCKET, Source(), hosts=1), "image", "", "", 1, 1, spot=True, attempts=2)
+    return GKE(Kit(BUCKET, Source(), hosts=1), "image", "", "", 1, spot=True, attempts=2)
 
 
 def start(world, place, *lives, jobs=(JOB,), said=None, **limits):

@@ -8,6 +8,7 @@ starts nothing. docs/scaling.md says more.
 
 import argparse
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -112,20 +113,20 @@ def _cloudy() -> argparse.ArgumentParser:
         ("--silent-seconds", 1800, "without a report after which a machine has failed"),
     ):
         parser.add_argument(
-            name, type=_positive_float, default=seconds, help=f"{what} (default: %(default)s)"
+            name, type=_seconds, default=seconds, help=f"{what} (default: %(default)s)"
         )
     return parser
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
     return int(text)
 
 
-def _positive_float(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise ValueError
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]+)?", text) or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of seconds")
     return float(text)
 
 
@@ -164,16 +165,21 @@ def _slurm(options: argparse.Namespace, jobs: list[Job]) -> dict[str, str]:
 
 
 def _cloud(options: argparse.Namespace, jobs: list[Job]) -> dict[str, str]:
-    place = _place(options)
+    if options.silent_seconds < 2 * options.upload_seconds:
+        raise UserError(
+            f"--silent-seconds={options.silent_seconds:g} must be at least twice "
+            f"--upload-seconds={options.upload_seconds:g}, with which a machine reports"
+        )
+    place = _tpu(options) if options.place == "tpu" else _gke(options)
     if options.dry_run:
         _show(place, jobs, options.poll_seconds)
         return {}
     limits = Limits(
-        options.at_once,
-        options.attempts,
-        options.preemptions,
-        options.poll_seconds,
-        options.silent_seconds,
+        at_once=options.at_once,
+        attempts=options.attempts,
+        preemptions=options.preemptions,
+        poll_seconds=options.poll_seconds,
+        silent_seconds=options.silent_seconds,
     )
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -181,37 +187,40 @@ def _cloud(options: argparse.Namespace, jobs: list[Job]) -> dict[str, str]:
     return run_all(jobs, place, limits, _say, stop)
 
 
-def _place(options: argparse.Namespace) -> Place:
-    extra = tuple(options.option)
-    kit = Kit(
-        Bucket(options.output.rstrip("/")),
-        source.find(options.source, options.allow_dirty),
-        "tpu" if options.accelerator else "",
-        _setup(options),
-        options.upload_seconds,
-        None if options.place == "tpu" else options.hosts,
+def _kit(options: argparse.Namespace, hosts: int | None) -> Kit:
+    return Kit(
+        bucket=Bucket(options.output.rstrip("/")),
+        source=source.find(options.source, options.allow_dirty),
+        extra="tpu" if options.accelerator else "",
+        setup=_setup(options),
+        upload_seconds=options.upload_seconds,
+        hosts=hosts,
     )
-    if options.place == "tpu":
-        return TPU(
-            kit,
-            options.zone,
-            options.project,
-            options.accelerator,
-            options.runtime,
-            options.spot,
-            extra,
-        )
+
+
+def _tpu(options: argparse.Namespace) -> Place:
+    return TPU(
+        kit=_kit(options, hosts=None),
+        zone=options.zone,
+        project=options.project,
+        accelerator=options.accelerator,
+        runtime=options.runtime,
+        spot=options.spot,
+        options=tuple(options.option),
+    )
+
+
+def _gke(options: argparse.Namespace) -> Place:
     return GKE(
-        kit,
-        options.image,
-        options.accelerator,
-        options.topology,
-        options.chips,
-        options.hosts,
-        options.spot,
-        options.attempts,
-        options.service_account,
-        extra,
+        kit=_kit(options, options.hosts),
+        image=options.image,
+        accelerator=options.accelerator,
+        topology=options.topology,
+        chips=options.chips,
+        spot=options.spot,
+        attempts=options.attempts,
+        service_account=options.service_account,
+        options=tuple(options.option),
     )
 
 

@@ -18,6 +18,7 @@ from scripts.launch.watch import State
 _CONTAINER = "train"
 _KEPT_SECONDS = 7 * 24 * 3600  # of a JobSet that is over while no launcher is there to delete it
 _SPOT = "cloud.google.com/gke-spot"
+_EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,6 @@ class GKE:
       accelerator: the node label gke-tpu-accelerator, as tpu-v5-lite-podslice; "" for CPUs.
       topology: the node label gke-tpu-topology, as 2x4.
       chips: TPU chips of one host.
-      hosts: pods of one run.
       spot: on nodes that may be taken away at any time.
       attempts: failures after which a run is given up.
       service_account: of Kubernetes, with access to the bucket; "" for the namespace's default.
@@ -42,7 +42,6 @@ class GKE:
     accelerator: str
     topology: str
     chips: int
-    hosts: int
     spot: bool
     attempts: int
     service_account: str = ""
@@ -54,6 +53,11 @@ class GKE:
     def bucket(self):
         """The kit's."""
         return self.kit.bucket
+
+    @property
+    def hosts(self) -> int:
+        """Pods of one run, at least 1."""
+        return self.kit.hosts or 1
 
     def files(self, job: Job) -> dict[str, bytes]:
         """The kit."""
@@ -91,28 +95,20 @@ class GKE:
 
     def manifest(self, job: Job) -> dict[str, Any]:
         """The JobSet."""
-        run = {"name": "run", "replicas": 1, "template": {"spec": self._job(job)}}
+        annotations = {"rkbench/run": job.name}
+        if self.hosts > 1:  # all on the hosts of one slice
+            annotations[_EXCLUSIVE] = "cloud.google.com/gke-nodepool"
+        bad_input = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
         return {
             "apiVersion": "jobset.x-k8s.io/v1alpha2",
             "kind": "JobSet",
-            "metadata": {
-                "name": job.machine(self.bucket.url),
-                "annotations": {"rkbench/run": job.name}
-                | (
-                    {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
-                    if self.hosts > 1
-                    else {}
-                ),
-            },
+            "metadata": {"name": job.machine(self.bucket.url), "annotations": annotations},
             "spec": {
                 "ttlSecondsAfterFinished": _KEPT_SECONDS,
-                "failurePolicy": {
-                    "maxRestarts": self.attempts - 1,
-                    "rules": [
-                        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
-                    ],
-                },
-                "replicatedJobs": [run],
+                "failurePolicy": {"maxRestarts": self.attempts - 1, "rules": [bad_input]},
+                "replicatedJobs": [
+                    {"name": "run", "replicas": 1, "template": {"spec": self._job(job)}}
+                ],
             },
         }
 
@@ -149,14 +145,15 @@ class GKE:
             "image": self.image,
             "command": ["bash", "-c", "\n".join(lines)],
         }
+        nodes = {}
         pod: dict[str, Any] = {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 120,
+            "nodeSelector": nodes,
             "containers": [container],
         }
         if self.service_account:
             pod["serviceAccountName"] = self.service_account
-        nodes = {}
         if self.accelerator:
             container["resources"] = {"limits": {"google.com/tpu": self.chips}}
             nodes["cloud.google.com/gke-tpu-accelerator"] = self.accelerator
@@ -165,7 +162,7 @@ class GKE:
             nodes[_SPOT] = "true"
             spot = {"key": _SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"}
             pod["tolerations"] = [spot]
-        return pod | {"nodeSelector": nodes}
+        return pod
 
     def _name(self, job: Job) -> str:
         return f"jobset/{job.machine(self.bucket.url)}"
