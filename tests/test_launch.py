@@ -125,6 +125,7 @@ def test_it_runs_without_jax_and_other_libraries(tmp_path):
         ([*TRAIN, "--workdir=x"], "--workdir=x is the launcher's to set"),
         (["--source=rkbench", *TRAIN], "--source=rkbench must be"),
         (["--source=git+https://me:secret@example.com/x", *TRAIN], "password or token"),
+        (["--source=git+ssh://me:secret@example.com/x", *TRAIN], "password or token"),
         (["--source=https://secret@example.com/x.whl", *TRAIN], "password or token"),
         (["--source=/nowhere/x.whl", *TRAIN], "No such file"),
         (["--setup=/nowhere/x", *TRAIN], "--setup=/nowhere/x: No such file"),

@@ -252,7 +252,7 @@ def test_real_checkpoints_survive_the_way_through_the_bucket(world, tmp_path):
 
 
 def test_sigterm_saves_sends_and_asks_for_another_start(world):
-    job = Job("run", ("--config=x", "--config.total_steps=10000"))
+    job = Job("run", ("--config=x", "--config.total_steps=1000"))
     here = prepared(world, job, upload_seconds=60)
     process = subprocess.Popen([sys.executable, "-IS", agent.__file__, here / "job.json"])
     written = here / "workdir" / "metrics.jsonl"

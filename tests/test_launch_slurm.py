@@ -84,7 +84,7 @@ def test_failures_are_capped_until_it_is_submitted_again(world, slurm):
 
 
 def test_before_the_time_limit_the_run_saves_and_the_job_is_queued_again(world, slurm):
-    slurm.start([Job("run", ("--config=x", "--config.total_steps=10000"))])
+    slurm.start([Job("run", ("--config=x", "--config.total_steps=1000"))])
     process = task(world)
     log = slurm.output / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 20
