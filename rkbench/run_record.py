@@ -154,7 +154,11 @@ def environment() -> Record:
 
 
 def source_commit() -> tuple[str | None, bool | None]:
-    """The commit of the source tree and whether it has uncommitted changes; None outside git."""
+    """The commit of the source tree and whether it has uncommitted changes.
+
+    Where the source is not a git repository, RKBENCH_COMMIT tells both, as "1a2b3c" or
+    "1a2b3c-dirty": whoever installed it on another machine knew. None where nobody does.
+    """
 
     def git(*arguments: str) -> str:
         source = pathlib.Path(__file__).parent
@@ -164,7 +168,12 @@ def source_commit() -> tuple[str | None, bool | None]:
 
     try:
         if pathlib.Path(git("rev-parse", "--show-toplevel")) != pathlib.Path(__file__).parents[1]:
-            return None, None  # installed inside somebody else's repository
+            return _told_commit()  # installed inside somebody else's repository
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return _told_commit()
+
+
+def _told_commit() -> tuple[str | None, bool | None]:
+    told = os.environ.get("RKBENCH_COMMIT")
+    return (told.removesuffix("-dirty"), told.endswith("-dirty")) if told else (None, None)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import pathlib
+import shlex
 import sys
 
 import numpy as np
@@ -203,6 +204,7 @@ def test_differences_are_judged_by_the_combined_error():
         (("table1", "--only=adm"), "unknown run 'adm'; nearest:"),
         (("table1", "--seeds=a"), "--seeds=a: whole numbers"),
         (("verify", "/nowhere"), "/nowhere is not a folder"),
+        (("figure", "6", "--manifest=/nowhere/x"), "--manifest=/nowhere/x cannot be written"),
     ],
 )
 def test_bad_arguments_are_one_line(monkeypatch, capsys, arguments, message):
@@ -223,6 +225,43 @@ def test_a_dry_run_shows_runs_commands_and_cost(monkeypatch, tmp_path, capsys):
     assert 0 < float(gigabytes) < 5
     assert "rkbench train --config=configs/mnist_mlp.py:rk4 --workdir=" in text
     assert not (tmp_path / "table1.md").exists()
+
+
+def test_a_manifest_lists_the_missing_runs_and_times_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("rkbench.paper.estimate._calibrated", None)  # fails where it is called
+    file = tmp_path / "paper.json"
+    arguments = ("paper", "--only=imagenet_vit,mnist_mlp-rk4-timing", "--scale=paper")
+    where = (f"--results={tmp_path}", f"--manifest={file}", "--no-hours", "--dry-run")
+    assert rkbench(monkeypatch, *arguments, *where) == 0
+    output = capsys.readouterr()
+    assert "1 runs left out" in output.err
+    content = json.loads(file.read_text())
+    assert (content["scale"], content["hours_on"]) == ("paper", None)
+    baseline, rk4 = content["runs"]
+    assert (rk4["name"], rk4["hours"], rk4["seeds"]) == ("imagenet_vit-rk4", None, [0, 1, 2, 3, 4])
+    # Four gradients a step against one, of the full-size model.
+    assert rk4["grad_evals"] == 4 * baseline["grad_evals"] == 4 * 5 * 186_666
+    # The printed command is the same, quoted for a shell.
+    lines = output.out.splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("rkbench train ")]
+    config, *overrides = rk4["arguments"]
+    workdir = "--workdir=runs/paper/paper/imagenet_vit-rk4"
+    assert ["rkbench", "train", config, workdir, *overrides] in commands
+    assert overrides[-1] == "--config.seeds=(0, 1, 2, 3, 4)"
+
+
+def test_a_manifest_with_hours_names_the_machine(monkeypatch, tmp_path):
+    from rkbench.paper.estimate import _Speed
+
+    monkeypatch.setattr("rkbench.paper.estimate._calibrated", lambda *_: _Speed(1e-3, 1.0, 1))
+    file = tmp_path / "paper.json"
+    arguments = ("table1", "--rows=1", "--only=rk4", "--scale=smoke", f"--manifest={file}")
+    assert rkbench(monkeypatch, *arguments, f"--results={tmp_path}") == 0
+    content = json.loads(file.read_text())
+    (run,) = content["runs"]
+    # 2 seeds of 4 steps of 4 gradients at 64 examples, and 3 evaluations of 10,200 at a third.
+    assert run["hours"] == round(2 * (4 * 4 * 64 + 3 * 10_200 / 3) * 1e-3 / 3600, 3)
+    assert "cores" in content["hours_on"]
 
 
 def test_the_committed_results_are_what_the_logs_say():

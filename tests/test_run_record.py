@@ -65,3 +65,15 @@ def test_differences_name_fields_at_every_depth():
     one = {"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}
     other = {"a": 1, "b": {"c": 2, "d": 4}, "f": 0}
     assert run_record.differences(one, other) == ["b.d: 3 -> 4", "e: [1] -> None", "f: None -> 0"]
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [("", (None, None)), ("1a2b3c", ("1a2b3c", False)), ("1a2b3c-dirty", ("1a2b3c", True))],
+)
+def test_outside_git_the_commit_is_what_the_environment_says(monkeypatch, tmp_path, told, known):
+    package = tmp_path / "site-packages" / "rkbench"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(run_record, "__file__", str(package / "run_record.py"))
+    monkeypatch.setenv("RKBENCH_COMMIT", told)
+    assert run_record.source_commit() == known

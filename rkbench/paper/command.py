@@ -35,8 +35,11 @@ def run(argv: list[str]) -> None:
     places = plan.Places(results, arguments.runs, arguments.scale)
     wanted = [*plan.table_runs(rows), *plan.figure_runs(figures), *studied]
     jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), arguments.only)
+    if arguments.manifest:
+        _write_manifest(jobs, arguments)
     if arguments.dry_run:
-        _show(jobs, places)
+        _show(jobs, places, arguments.hours)
+    if arguments.dry_run or arguments.manifest:
         return
     failed: dict[str, str] = {}
     if not arguments.draw_only:
@@ -64,6 +67,15 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     parser.add_argument("--only", help="only runs whose name contains one of these words: a,b")
     parser.add_argument("--seeds", help="instead of the scale's, as 0,1,2")
     parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
+    parser.add_argument(
+        "--manifest", type=pathlib.Path, help="write the missing runs to this file, for scripts/"
+    )
+    parser.add_argument(
+        "--no-hours",
+        dest="hours",
+        action="store_false",
+        help="with the two above: count gradient evaluations, but time nothing",
+    )
     parser.add_argument("--draw-only", action="store_true", help="draw from the records there are")
     parser.add_argument(
         "--axis",
@@ -108,24 +120,37 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
         raise UserError(f"--seeds={text}: whole numbers parted by commas are needed") from error
 
 
-def _show(jobs: list[plan.Job], places: plan.Places) -> None:
+def _write_manifest(jobs: list[plan.Job], arguments: argparse.Namespace) -> None:
+    from rkbench.paper import manifest
+
+    left_out = manifest.write(jobs, arguments.scale, arguments.hours, arguments.manifest)
+    print(arguments.manifest)
+    if left_out:
+        print(
+            f"{len(left_out)} runs left out, which are timed in turns on one machine "
+            "(rkbench figure 6 16)",
+            file=sys.stderr,
+        )
+
+
+def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
     """Prints the runs with their cost, and their commands."""
     from rkbench.paper.estimate import Estimate, estimate
 
-    total = [0, 0.0]
+    def row(name: str, seeds: str, cost: Estimate) -> str:
+        hours = "-" if cost.hours is None else f"{cost.hours:.2f}"
+        gigabytes = "-" if cost.gigabytes is None else f"{cost.gigabytes:.2f}"
+        return f"{name:<58}{seeds:>7}{cost.grad_evals:>14,}{hours:>10}{gigabytes:>8}"
+
+    costs = []
     print(f"{'run':<58}{'seeds':>7}{'gradients':>14}{'hours':>10}{'GB':>8}")
     for job in jobs:
-        cost = estimate(job)
-        if not job.missing:
-            cost = Estimate(0, 0.0, 0.0)
-        total = [total[0] + cost.grad_evals, total[1] + cost.hours]
-        seeds = f"{len(job.missing)}/{len(job.seeds)}"
-        print(
-            f"{job.run.name:<58}{seeds:>7}{cost.grad_evals:>14,}{cost.hours:>10.2f}"
-            f"{cost.gigabytes:>8.2f}"
-        )
-    print(f"{'all':<65}{total[0]:>14,}{total[1]:>10.2f}")
-    print("\nseeds: missing/wanted; hours on this machine, within a factor of two\n")
+        costs.append(estimate(job, timed))
+        print(row(job.run.name, f"{len(job.missing)}/{len(job.seeds)}", costs[-1]))
+    hours = sum(cost.hours or 0 for cost in costs) if timed else None
+    print(row("all", "", Estimate(sum(cost.grad_evals for cost in costs), hours)))
+    note = "; hours on this machine, within a factor of two" if timed else ""
+    print(f"\nseeds: missing/wanted{note}\n")
     for job in jobs:
         if job.missing:
             print(job.command(places.workdir(job.run)))

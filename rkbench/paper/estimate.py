@@ -2,7 +2,7 @@
 
 A few steps of each workload at a small batch are timed; time and the memory of activations grow in
 proportion to the examples, and a step of an optimizer takes its gradients. An estimate within a
-factor of two, not a promise.
+factor of two, not a promise. Gradient evaluations are counted, exactly and without any timing.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ _CALIBRATION_FLOPS = 4e9  # of the gradient that is timed, about
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one job, all its missing seeds together."""
+    """Of one job, all its missing seeds together; None where no step was timed."""
 
     grad_evals: int
-    hours: float
-    gigabytes: float
+    hours: float | None = None
+    gigabytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +40,25 @@ class _Speed:
     parameters: int
 
 
-def estimate(job: Job) -> Estimate:
-    """The cost of a job; the first of each model takes some seconds to calibrate."""
-    config = job.config()
+def estimate(job: Job, timed: bool = True) -> Estimate:
+    """The cost of a job; if `timed`, the first of each model takes some seconds to calibrate."""
     if not job.missing:
         return Estimate(0, 0.0, 0.0)
+    config = job.config()
+    evals, seeds = costs.grad_evals_of_step(config), len(job.missing)
+    grad_evals = evals * config.total_steps * seeds
+    if not timed:
+        return Estimate(grad_evals)
+    seconds, memory = _one_seed(config, evals)
+    return Estimate(grad_evals, seconds * seeds / 3600, memory / 1e9)
+
+
+def _one_seed(config: Any, evals: int) -> tuple[float, float]:
+    """Seconds and bytes of one seed, whose step takes `evals` gradients."""
     dataset = datasets.published(workloads.dataset_name(config.workload))
     train = config.train_examples or dataset[0]
     batch = train if config.batch_size == "full" else config.batch_size
     speed = _calibrated(config.workload, _frozen(config.model.to_dict()))
-    evals = costs.grad_evals_of_step(config)
     seconds = evals * batch * speed.seconds * config.total_steps
     if config.eval_every_steps:
         evaluations = config.total_steps // config.eval_every_steps + 1
@@ -57,9 +66,7 @@ def estimate(job: Job) -> Estimate:
         seconds += evaluations * examples * speed.seconds * _EVALUATION
     held = min(batch, config.physical_batch_size or batch)
     # Parameters, gradient, and about four more of their size for the optimizer and the stages.
-    memory = 6 * 4 * speed.parameters + held * speed.bytes
-    seeds = len(job.missing)
-    return Estimate(evals * config.total_steps * seeds, seconds * seeds / 3600, memory / 1e9)
+    return seconds, 6 * 4 * speed.parameters + held * speed.bytes
 
 
 def _frozen(model: dict[str, Any]) -> tuple:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,14 +26,18 @@ class Job:
         """Of the seeds that are missing."""
         return self.run.get_config(self.size.settings, self.missing)
 
-    def command(self, workdir: pathlib.Path) -> str:
-        """The command line that trains the same by itself."""
+    def arguments(self) -> list[str]:
+        """The arguments of `rkbench train` that train the same by itself, without a workdir."""
         overrides = {**self.size.settings, "seeds": self.missing}
-        flags = [f'--config.{name}="{value}"' for name, value in overrides.items()]
-        return (
-            f"rkbench train --config=configs/{self.run.config}.py:{self.run.variant} "
-            f"--workdir={workdir} {' '.join(flags)}"
-        )
+        return [
+            f"--config=configs/{self.run.config}.py:{self.run.variant}",
+            *(f"--config.{name}={value}" for name, value in overrides.items()),
+        ]
+
+    def command(self, workdir: pathlib.Path) -> str:
+        """The same as a command line for a shell."""
+        config, *overrides = self.arguments()
+        return shlex.join(["rkbench", "train", config, f"--workdir={workdir}", *overrides])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Programs that are run from a clone of the repository and are not installed with it."""
