@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from configs import default
 from rkbench import run_record, summary
 from rkbench.errors import UserError
 from rkbench.records import Run
@@ -58,11 +57,11 @@ def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
 def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
-    config = _completed(first)
+    config = run_record.comparable(first)
     for run in runs:
         if run.record.get("status") not in ("done", "diverged"):
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
-        differing = run_record.differences(_completed(run.record), config)
+        differing = run_record.differences(run_record.comparable(run.record), config)
         if differing or run.record.get("data") != first.get("data"):
             reason = "; ".join(differing) or "the data"
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
@@ -85,12 +84,6 @@ def recomputed(entry: dict[str, Any], log: Sequence[dict[str, Any]]) -> dict[str
     diverged = steps if entry["status"] == "diverged" else None
     seconds = max(line["wall_time"] for line in own)
     return summary.of_seed(own, entry["seed"], diverged, seconds, steps)
-
-
-def _completed(record: dict[str, Any]) -> dict[str, Any]:
-    """The config with fields that are newer than the record, of what decides a seed's numbers."""
-    defaults = run_record.plain_config(default.get_config())
-    return run_record.identity(run_record.completed(record["config"], defaults))
 
 
 def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
