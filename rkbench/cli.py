@@ -14,6 +14,8 @@ _COMMANDS = {
     "figure": ("rkbench.paper.command", "reproduce figures of the paper"),
     "paper": ("rkbench.paper.command", "reproduce the table and all figures"),
     "study": ("rkbench.paper.command", "learning rate x input scaling x method, full batch"),
+    "sweep": ("rkbench.sweep.command", "tune optimizers alike, and report what was chosen"),
+    "score": ("rkbench.scoring.command", "score and compare runs by their logs"),
     "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
     "archive": ("rkbench.archive", "keep runs small, joining the seeds of several workdirs"),
     "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),

@@ -28,8 +28,13 @@ _NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "seeds", "tenso
 
 
 def plain_config(config) -> Record:
-    """The config as JSON holds it: tuples become lists."""
-    return json.loads(json.dumps(config.to_dict()))
+    """The config as JSON holds it."""
+    return plain(config.to_dict())
+
+
+def plain(content: Any) -> Any:
+    """The content as JSON holds it: tuples become lists."""
+    return json.loads(json.dumps(content))
 
 
 def identity(config: Record) -> Record:

@@ -217,7 +217,8 @@ class _Group:
             own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
             own |= self._input_so_far()
             self._log.evaluation(seed, self._step, self._seconds, own.pop("grad_evals"), own)
-            self._progress.update(self._step, test=own["test/accuracy"])
+            shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
+            self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""

@@ -46,14 +46,15 @@ def estimate(job: Job) -> Estimate:
     if not job.missing:
         return Estimate(0, 0.0, 0.0)
     dataset = datasets.published(workloads.dataset_name(config.workload))
-    train = config.train_examples or dataset[0]
+    train = (config.train_examples or dataset[0]) - config.validation_examples
     batch = train if config.batch_size == "full" else config.batch_size
     speed = _calibrated(config.workload, _frozen(config.model.to_dict()))
     evals = costs.grad_evals_of_step(config)
     seconds = evals * batch * speed.seconds * config.total_steps
     if config.eval_every_steps:
         evaluations = config.total_steps // config.eval_every_steps + 1
-        examples = dataset[1] + min(config.train_eval_size, train)
+        examples = min(config.train_eval_size, train) + config.validation_examples
+        examples += dataset[1] if config.eval_test else 0
         seconds += evaluations * examples * speed.seconds * _EVALUATION
     held = min(batch, config.physical_batch_size or batch)
     # Parameters, gradient, and about four more of their size for the optimizer and the stages.
