@@ -139,23 +139,28 @@ def _interval(config: Mapping[str, Any]) -> int:
 
 
 def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) -> tuple:
-    """The groups with names that tell them apart, tasks by name and methods by optimizer."""
+    """The groups as settings, tasks together and in the order in which they were found."""
     tasks = distinct_names(
         [config["workload"] for config, _, _ in groups],
         [_task(config, data) for config, data, _ in groups],
     )
-    names = [
-        f"{task}\n{group[0]['optimizer']['name']}"
-        for task, group in zip(tasks, groups, strict=True)
-    ]
-    methods = distinct_names(names, [flat(config) for config, _, _ in groups])
     settings = [
-        Setting(
-            task, method.split("\n", 1)[1], config, data, tuple(logs[seed] for seed in sorted(logs))
-        )
-        for task, method, (config, data, logs) in zip(tasks, methods, groups, strict=True)
+        Setting(task, "", config, data, tuple(logs[seed] for seed in sorted(logs)))
+        for task, (config, data, logs) in zip(tasks, groups, strict=True)
     ]
-    return tuple(sorted(settings, key=lambda setting: setting.task))
+    return with_methods(sorted(settings, key=lambda setting: setting.task))
+
+
+def with_methods(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The settings with methods that tell them apart from one another within each task."""
+    names = distinct_names(
+        [f"{setting.task}\n{setting.optimizer}" for setting in settings],
+        [flat(setting.config) for setting in settings],
+    )
+    return tuple(
+        dataclasses.replace(setting, method=name.split("\n", 1)[1])
+        for setting, name in zip(settings, names, strict=True)
+    )
 
 
 def _task(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,13 @@ class Robustness:
     at_edge: bool
     largest_stable: float | None
 
+    @property
+    def best_at(self) -> str:
+        """ "smallest" or "largest" where the best is at an end of the rates tried; else ""."""
+        if self.best == self.rates[0].value:
+            return "smallest"
+        return "largest" if self.best == self.rates[-1].value else ""
+
 
 def rate_field(config: Mapping[str, Any]) -> str | None:
     """The field that scales the steps: the learning rate, or DALR's c; None where there is none."""

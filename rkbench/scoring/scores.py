@@ -8,7 +8,7 @@ import numpy as np
 
 from rkbench.errors import unknown
 from rkbench.records import AXES
-from rkbench.scoring.collect import Collection, Setting
+from rkbench.scoring.collect import Collection, Setting, with_methods
 from rkbench.scoring.outcomes import Outcome, outcome
 from rkbench.statistics import Difference, Estimate, estimate, paired, welch
 
@@ -105,6 +105,9 @@ def score(
 ) -> list[Score]:
     """The settings whose log has the metric, scored, in the collection's order.
 
+    Their methods are named anew, so that what was left out (trials of a sweep, which do not see the
+    test set) makes no name longer.
+
     Args:
       collection: what was found.
       metric: as "test/accuracy".
@@ -113,7 +116,9 @@ def score(
     Raises:
       UserError: no log has the metric, or a target is for a task that is not there.
     """
-    with_metric = [s for s in collection.settings if any(log.points(metric) for log in s.logs)]
+    with_metric = with_methods(
+        [s for s in collection.settings if any(log.points(metric) for log in s.logs)]
+    )
     if not with_metric:
         names = {n for s in collection.settings for g in s.logs for line in g.lines for n in line}
         raise unknown("metric", metric, sorted(name for name in names if "/" in name))
