@@ -146,6 +146,27 @@ class Experiment:
         return {name: split(*part, batch_size) for name, part in evaluated.items()}
 
 
+def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
+    """Two or more experiments as one: a single group of all their seeds, each with its scalars.
+
+    Raises:
+      ValueError: they do not have one program, number of steps and evaluation in common.
+    """
+    first = experiments[0]
+    for other in experiments[1:]:
+        events = [(e.config.total_steps, e.config.eval_every_steps) for e in (first, other)]
+        if events[0] != events[1] or not _same_program(other.config, other.scalars, first):
+            raise ValueError("experiments of unlike programs cannot train side by side")
+    lanes = [(one, seed) for one in experiments for seed in one.config.seeds]
+    scalars = {
+        name: np.stack([one.scalars[name] for one, _ in lanes], axis=1) for name in first.scalars
+    }
+    seeds = tuple(seed for _, seed in lanes)
+    together = dataclasses.replace(first, scalars=scalars, seed_groups=(seeds,))
+    together.__dict__.update(feed=first.feed, splits=first.splits)
+    return together
+
+
 # What compiled programs take as data, or do not see.
 _NOT_COMPILED = (
     *("seeds", "schedule", "total_steps", "tensorboard", "eval_test"),

@@ -60,8 +60,13 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
     compilation.enable_cache()
     record = output.read(workdir, tunings, protocol)
     Experiment.from_config(tunings[0].trials[0].config)  # refuses what cannot work
+    index, count = shard
+    everything = [trial for one in tunings for trial in one.trials]
+    mine = {trial.folder for trial in everything[index::count]}
+    reruns = len(tunings[index::count]) if protocol.seeds else 0
     trainer = Trainer(
-        {name: choice["compilations"] for name, choice in record.get("choices", {}).items()}
+        len(mine) + reruns,
+        {name: choice["compilations"] for name, choice in record.get("choices", {}).items()},
     )
 
     def chosen() -> list[results.Choice]:
@@ -69,9 +74,6 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         output.write(workdir, found, protocol, trainer.compilations)
         return found
 
-    index, count = shard
-    everything = [trial for one in tunings for trial in one.trials]
-    mine = {trial.folder for trial in everything[index::count]}
     for one in tunings:
         trainer.train(one, [trial for trial in one.trials if trial.folder in mine], protocol)
         choices = chosen()

@@ -114,6 +114,19 @@ class Tuning:
             if name != "learning_rate" and all(isinstance(value, float) for value in own)
         )
 
+    def program(self, trial: Trial) -> str:
+        """What decides which compiled program a trial needs: equal for trials that can share one.
+
+        Numbers that are data count only as being there (not zero), schedules not at all.
+        """
+        data = {"optimizer.learning_rate", *(f"optimizer.{name}" for name in self.traced)}
+        parts = {
+            field: bool(value) if field in data else value
+            for field, value in trial.settings.items()
+            if not field.startswith("schedule.")
+        }
+        return repr((trial.config.total_steps, parts))
+
     def chosen(self, trial: Trial, protocol: Protocol) -> Trial:
         """The trial's setting trained again: with the reporting seeds, and tested."""
         config = changed(trial.config, {"seeds": protocol.seeds, "eval_test": True})
