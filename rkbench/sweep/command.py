@@ -60,28 +60,33 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
     compilation.enable_cache()
     record = output.read(workdir, tunings, protocol)
     Experiment.from_config(tunings[0].trials[0].config)  # refuses what cannot work
+    output.make_folder(workdir)
     index, count = shard
     everything = [trial for one in tunings for trial in one.trials]
     mine = {trial.folder for trial in everything[index::count]}
-    reruns = len(tunings[index::count]) if protocol.seeds else 0
+    reruns = tunings[index::count] if protocol.seeds else []
     trainer = Trainer(
-        len(mine) + reruns,
+        len(mine) + len(reruns),
         {name: choice["compilations"] for name, choice in record.get("choices", {}).items()},
     )
 
-    def chosen() -> list[results.Choice]:
+    def choose() -> list[results.Choice]:
         found = [results.choose(one, protocol, trainer.failures) for one in tunings]
         output.write(workdir, found, protocol, trainer.compilations)
         return found
 
+    def rerun(tuning: Any) -> None:
+        best = results.choose(tuning, protocol, trainer.failures).best
+        if tuning in reruns and best is not None:
+            trainer.train(tuning, [tuning.chosen(best.trial, protocol)], protocol)
+
     for one in tunings:
         trainer.train(one, [trial for trial in one.trials if trial.folder in mine], protocol)
-        choices = chosen()
-    for choice in choices[index::count]:
-        if choice.best is not None and protocol.seeds:
-            rerun = choice.tuning.chosen(choice.best.trial, protocol)
-            trainer.train(choice.tuning, [rerun], protocol)
-    print(output.text(chosen(), protocol, trainer.compilations))
+        choose()
+        rerun(one)  # now, as the program is compiled
+    for one in tunings:
+        rerun(one)  # those that had to wait for other shards
+    print(output.text(choose(), protocol, trainer.compilations))
     print(f"\n{workdir / output.FILE}")
 
 

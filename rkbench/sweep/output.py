@@ -35,6 +35,14 @@ def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -
     return record
 
 
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes the sweep's folder; UserError where that is not possible."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(f"workdir {workdir} cannot be made: {error.strerror}") from error
+
+
 def write(
     workdir: pathlib.Path,
     choices: Sequence[Choice],
@@ -53,7 +61,6 @@ def write(
             for choice in choices
         },
     }
-    workdir.mkdir(parents=True, exist_ok=True)
     run_record.write_json(workdir / FILE, record)
 
 

@@ -12,7 +12,7 @@ from rkbench.scoring.collect import METHOD_FIELDS, flat
 
 Range = LogUniform | Uniform
 Distribution = Range | Choice | Fixed
-Space = dict[str, Distribution]
+Space = Mapping[str, Distribution]
 """{field of the config, as "optimizer.learning_rate": its distribution}."""
 
 ANY = "*"

@@ -26,7 +26,8 @@ class Trainer:
         """Of `runs` in all; `compilations` are those of processes before this one."""
         self.failures: dict[pathlib.Path, str] = {}
         self.compilations = dict(compilations)
-        self._runs, self._seen, self._trained = runs, 0, 0
+        self._runs, self._trained = runs, 0
+        self._seen: set[pathlib.Path] = set()  # those that are behind us
         self._begin = time.monotonic()
         self._latest: Experiment | None = None
 
@@ -37,23 +38,23 @@ class Trainer:
         `compilation.vectorized_seeds`.
         """
         waiting = [t for t in trials if results.result(t, protocol).status not in _ENDED]
-        self._seen += len(trials) - len(waiting)
+        self._seen |= {t.folder for t in trials} - {t.folder for t in waiting}
         for group in _groups(tuning, waiting):
             self._announce(group)
             self._attempt(tuning, group)
-            self._seen += len(group)
+            self._seen |= {trial.folder for trial in group}
             self._trained += len(group)
 
     def _announce(self, group: Sequence[Trial]) -> None:
         left = ""
         if self._trained:
             seconds = (time.monotonic() - self._begin) / self._trained
-            left = f", {_duration(seconds * (self._runs - self._seen))} left"
+            left = f", {_duration(seconds * (self._runs - len(self._seen)))} left"
         first = group[0]
         name = f"{first.optimizer} {first.folder.name}: {shown(first.settings)}"
         if len(group) > 1:
             name += f", and {len(group) - 1} more side by side"
-        line = f"[{self._seen + 1}/{self._runs}{left}] {name}"
+        line = f"[{len(self._seen) + 1}/{self._runs}{left}] {name}"
         print(line, file=sys.stderr, flush=True)
 
     def _attempt(self, tuning: Tuning, group: Sequence[Trial]) -> None:
