@@ -69,7 +69,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
-        "parts": [part for run in runs for part in _parts(run)],
+        "parts": [part for run in runs for part in parts(run)],
         "data": first.get("data"),
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
@@ -95,7 +95,12 @@ def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
     return [owners[seed] for seed in sorted(owners)]
 
 
-def _parts(run: Run) -> list[dict[str, Any]]:
+def parts(run: Run) -> list[dict[str, Any]]:
+    """How the run's `seeds` came about, for each command that trained some of them.
+
+    Each part has its seeds and, as far as the record says, command (without paths), start, host,
+    devices, commit, versions.
+    """
     if "parts" in run.record:
         return run.record["parts"]
     part = {name: copy.deepcopy(run.record[name]) for name in _PART if name in run.record}

@@ -15,21 +15,12 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from rkbench.records import AXES, Run
+from rkbench.records import AXES, METRICS, Run
 from rkbench.statistics import band
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-
-METRICS = {
-    "test/accuracy": "test accuracy",
-    "train/accuracy": "training accuracy",
-    "test/loss": "test loss",
-    "train/loss": "training loss",
-    "batch/loss": "batch loss",
-    "wall_time": "seconds of training",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +29,7 @@ class Panel:
 
     Attributes:
       title: above it.
-      metric: a key of `METRICS`.
+      metric: a key of `records.METRICS`.
       curves: label -> run.
       limits: of the vertical axis, in units of the metric; None for those of the data.
       log_y: whether the vertical axis is logarithmic.
@@ -131,8 +122,8 @@ def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
         colour, style = styles[label]
         axes.plot(curve.x, mean, color=colour, linestyle=style, label=label, linewidth=1.4)
         axes.fill_between(curve.x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
-        if diverged := [e["steps"] for e in run.record["seeds"] if e["status"] == "diverged"]:
-            note = f"{label}: {len(diverged)} diverged, first at step {min(diverged)}"
+        if run.diverged:
+            note = f"{label}: {len(run.diverged)} diverged, first at step {min(run.diverged)}"
             axes.plot([], [], color=colour, marker="x", linestyle="none", label=note)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(AXES[panel.axis])

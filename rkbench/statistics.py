@@ -75,12 +75,17 @@ def welch(one: np.ndarray, other: np.ndarray) -> Difference:
 
 
 def _interval(mean: float, error: float, degrees: float) -> tuple[float, float]:
+    half = t_quantile(degrees) * float(error)
+    return mean - half, mean + half
+
+
+def t_quantile(degrees: float) -> float:
+    """How many standard errors the 95 % interval reaches to either side; NaN for 0 degrees."""
     if not degrees > 0:
-        return np.nan, np.nan
+        return np.nan
     from scipy.special import stdtrit  # the quantile of Student's t; loads when it is needed
 
-    half = float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * float(error)
-    return mean - half, mean + half
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
