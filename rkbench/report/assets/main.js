@@ -132,6 +132,4 @@ tellOverview();
 tellNotes();
 showTable(state, changed);
 showDifferences(state);
-drawAll();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-document.documentElement.dataset.ready = "yes";

@@ -39,6 +39,7 @@ function axis(title, more = {}) {
 }
 
 function draw(id, traces, xaxis, yaxis, more = {}) {
+  if (!window.Plotly) return; // read last, so that tables are seen first; then all is drawn
   const layout = {
     xaxis,
     yaxis,
