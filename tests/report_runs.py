@@ -46,7 +46,7 @@ def write_run(
         "seeds": list(seeds),
         **(more or {}),
     }
-    last = max(line["step"] for line in lines)
+    last = 10 * ((points // 2 if diverges else points) - 1)
     entries = [
         summary.of_seed(lines, seed, last if diverges else None, 0.1 * points, last)
         for seed in seeds

@@ -30,38 +30,38 @@ def run(argv: list[str]) -> None:
         default=MAX_POINTS,
         help="of a curve, at least 4; less where there are very many curves (default: %(default)s)",
     )
+    parser.add_argument(
+        "--target",
+        help="of the profiles, as 0.95 or mnist_mlp=0.97,fashion_mlp=0.87; without one, "
+        "1 %% from the best final mean of each workload",
+    )
     parser.add_argument("--title", default="rkbench report")
     arguments = parser.parse_args(argv[1:])
+
+    from rkbench.report import content, page
+    from rkbench.scoring import command
+
     if arguments.max_points < 4:
         raise UserError(f"--max_points={arguments.max_points} must be at least 4")
+    targets = None if arguments.target is None else command.targets(arguments.target)
     begin = time.monotonic()
-    page, omitted = write(
-        arguments.folders, arguments.output, arguments.max_points, arguments.title
-    )
-    for line in omitted:
-        print(f"left out of all averages: {line}", file=sys.stderr)
-    size = page.stat().st_size / 1e6
-    print(f"{page} ({size:.1f} MB, made in {time.monotonic() - begin:.1f} s)")
+    told = content.content(arguments.folders, arguments.max_points, targets)
+    write(page.html(told, arguments.title), arguments.output)
+    for kind, lines in (("warning", told["warnings"]), ("left out", told["omissions"])):
+        for line in lines:
+            print(f"{kind}: {line}", file=sys.stderr)
+    size, seconds = arguments.output.stat().st_size / 1e6, time.monotonic() - begin
+    print(f"{arguments.output} ({size:.1f} MB, made in {seconds:.1f} s)")
 
 
-def write(
-    folders: list[pathlib.Path],
-    output: pathlib.Path,
-    max_points: int = MAX_POINTS,
-    title: str = "rkbench report",
-) -> tuple[pathlib.Path, list[str]]:
-    """Writes the report on all runs in or below the folders; the file and what was left out.
+def write(text: str, output: pathlib.Path) -> None:
+    """Writes the page.
 
     Raises:
-      UserError: a folder holds no runs, or the file cannot be written.
+      UserError: it cannot be written.
     """
-    from rkbench.report import content, page
-
-    told = content.content(folders, max_points)
-    text = page.html(told, title)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    return output, told["omissions"]

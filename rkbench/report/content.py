@@ -1,123 +1,93 @@
 """What a report tells, as plain JSON: rows, settings, curves and how they compare."""
 
+import dataclasses
 import datetime
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rkbench import __version__, run_record, summary
-from rkbench.comparison.contenders import contenders, profiles
-from rkbench.records import AXES, METRICS, Columns, columns
-from rkbench.report import compared, curves, overview
+from rkbench.records import AXES, METRICS, columns
+from rkbench.report import curves, overview
+from rkbench.report.compared import Comparisons
 from rkbench.report.rows import Row, namer, rows
-from rkbench.scoring import (
-    Collection,
-    Score,
-    SeedLog,
-    Setting,
-    collect,
-    lower_is_better,
-    outcome,
-    rate_field,
-    score,
-)
-from rkbench.statistics import t_quantile
+from rkbench.scoring import Outcome, SeedLog, collect, lower_is_better, rate_field
+from rkbench.scoring.collect import Collection, Omission
 
 Content = dict[str, Any]
 
-# The metric that is shown first, and by which profiles are made: the first of these that is there.
-_FIRST = ("test/accuracy", "validation/accuracy", "train/accuracy", "test/loss", "train/loss")
 
-
-def content(folders: Sequence[pathlib.Path], max_points: int) -> Content:
+def content(
+    folders: Sequence[pathlib.Path],
+    max_points: int,
+    targets: Mapping[str, float] | float | None = None,
+) -> Content:
     """All that the page of the runs in or below the folders shows.
 
+    Args:
+      folders: with runs.
+      max_points: of each curve.
+      targets: of the profiles, as `scoring.score` takes them; None: near the best of each task.
+
     Raises:
-      UserError: there is no such folder, or no run in one.
+      UserError: there is no such folder, or no run in one; a target is for a task not there.
     """
-    collection = collect(folders)
     name = namer(folders)
+    collection = _without_paths(collect(folders), name)
     all_rows = rows(folders, collection)
     logs = [row.log for row in all_rows]
     metrics = _metrics(logs)
+    scored = [metric for metric in metrics if _is_scored(metric)]
+    compared = Comparisons.of(collection, scored, logs)
     tables = [columns(log.lines, (*AXES, *metrics)) for log in logs]
     points = curves.points_each(max_points, len(logs) * len(metrics))
-    configs = Distinct()
-    told = [_row(row, collection, configs) | {"name": name(row.run.folder)} for row in all_rows]
-    for one, row, table in zip(told, all_rows, tables, strict=True):
-        one["results"] = {m: _outcome(row.log, m) for m in metrics if _is_scored(m)}
-        one["curves"] = curves.of_seed(table, metrics, points)
-    places = {(log.folder, log.seed): place for place, log in enumerate(logs)}
-    told_of_all = {
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "rkbench": __version__,
-        "points": points,
-        "axes": AXES,
-        "metrics": {metric: _described(metric) for metric in metrics},
-        "sources": overview.sources(all_rows),
-        "optimizers": overview.optimizers(all_rows, [one["task"] for one in told]),
-        "omissions": [f"{name(o.folder)}: {o.reason}" for o in collection.omissions],
-        "configs": configs.values,
-        "rows": told,
-    }
-    return curves.plain(told_of_all | _compared(collection, tables, places, metrics, points))
+    told, configs = [], _Distinct()
+    for row, table in zip(all_rows, tables, strict=True):
+        one = _row(row, compared, configs) | {"name": name(row.run.folder)}
+        one["results"] = {m: _outcome(compared.outcome(row.log, m)) for m in scored}
+        told.append(one | {"curves": curves.of_seed(table, metrics, points)})
+    settings = compared.settings()
+    for one in settings:
+        own = [tables[place] for place in one["rows"]]
+        one["means"] = curves.of_seeds(own, metrics, points) if len(own) > 1 else {}
+    return curves.plain(
+        {
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+            "rkbench": __version__,
+            "points": points,
+            "axes": AXES,
+            "metrics": {metric: _described(metric) for metric in metrics},
+            "sources": overview.sources(all_rows),
+            "optimizers": overview.optimizers(all_rows, [one["task"] for one in told]),
+            "omissions": [f"{name(o.folder)}: {o.reason}" for o in collection.omissions],
+            "configs": configs.values,
+            "rows": told,
+            "settings": settings,
+            **compared.told(targets),
+        }
+    )
 
 
-def _compared(
-    collection: Collection,
-    tables: Sequence[Columns],
-    places: compared.Places,
-    metrics: Sequence[str],
-    points: int,
-) -> Content:
-    """What is told of settings, and of settings against each other."""
-    there = _metrics(log for setting in collection.settings for log in setting.logs)
-    scores = {metric: score(collection, metric) for metric in there if _is_scored(metric)}
-    first = next((metric for metric in _FIRST if metric in scores), None)
-    settings = []
-    for setting in collection.settings:
-        own = [places[log.folder, log.seed] for log in setting.logs]
-        means = len(own) > 1
-        settings.append(
-            {
-                "task": setting.task,
-                "method": setting.method,
-                "rows": own,
-                "scores": _scores(setting, scores),
-                "means": curves.of_seeds([tables[i] for i in own], metrics, points) if means else {},
-            }
-        )
-    most = max((len(one["rows"]) for one in settings), default=0)
-    return {
-        "first_metric": first,
-        "contenders": [
-            places[log.folder, log.seed]
-            for one in contenders(scores.get(first or "", []))
-            for log in one.setting.logs
-        ],
-        "t_quantiles": {n: t_quantile(n - 1) for n in range(1, most + 1)},
-        "settings": settings,
-        "sensitivities": [
-            one for own in scores.values() for one in compared.sensitivities(own, places)
-        ],
-        "profiles": compared.profiled(profiles(collection, first), places) if first else None,
-    }
+def _without_paths(collection: Collection, name: Callable[[pathlib.Path], str]) -> Collection:
+    """The collection with the names of runs in place of their paths in what was left out."""
+    folders = {log.folder for setting in collection.settings for log in setting.logs}
+    folders |= {omission.folder for omission in collection.omissions}
+    longest_first = sorted(folders, key=lambda folder: -len(str(folder)))
 
+    def named(reason: str) -> str:
+        for folder in longest_first:
+            reason = reason.replace(str(folder), name(folder))
+        return reason
 
-def _scores(setting: Setting, scores: Mapping[str, Sequence[Score]]) -> Content:
-    return {
-        metric: compared.scored(one)
-        for metric, all_of_it in scores.items()
-        for one in all_of_it
-        if one.setting is setting
-    }
+    omissions = tuple(Omission(o.folder, named(o.reason)) for o in collection.omissions)
+    return dataclasses.replace(collection, omissions=omissions)
 
 
 def _metrics(logs: Iterable[SeedLog]) -> list[str]:
     """The metrics that any log has, those with a label first."""
-    names = dict.fromkeys(name for log in logs for line in log.lines for name in line)
-    there = [name for name in names if "/" in name]
-    return sorted(there, key=lambda name: [*METRICS, name].index(name))
+    names = {name for log in logs for line in log.lines for name in line if "/" in name}
+    labelled = [name for name in METRICS if name in names]
+    return [*labelled, *sorted(names.difference(labelled))]
 
 
 def _is_scored(metric: str) -> bool:
@@ -134,7 +104,7 @@ def _described(metric: str) -> Content:
     }
 
 
-class Distinct:
+class _Distinct:
     """Plain values by their place, each once."""
 
     def __init__(self) -> None:
@@ -149,30 +119,28 @@ class Distinct:
         return place
 
 
-def _row(row: Row, collection: Collection, configs: Distinct) -> Content:
-    """A row of the table, without curves."""
+def _row(row: Row, compared: Comparisons, configs: _Distinct) -> Content:
+    """A row of the table, without results and curves."""
     record = row.run.record
     config = record["config"]
-    setting = None if row.setting is None else collection.settings[row.setting]
+    setting = None if row.setting is None else compared.collection.settings[row.setting]
     field = rate_field(config)
     return {
         "seed": row.log.seed,
         "setting": row.setting,
         "averaged": row.averaged,
         "task": setting.task if setting else config["workload"],
-        "method": setting.method if setting else config["optimizer"]["name"],
+        "method": compared.method(setting) if setting else config["optimizer"]["name"],
         "optimizer": config["optimizer"]["name"],
         "learning_rate": config["optimizer"][field.partition(".")[2]] if field else None,
-        "batch_size": config.get("batch_size"),
         "status": row.status,
         "notes": list(row.notes),
         "subset": summary.subset(record),
         "config": configs.place(run_record.identity(config)),
         "config_hash": record.get("config_hash"),
-        "spent": {axis: max((line[axis] for line in row.log.lines), default=0) for axis in AXES},
+        "spent": row.spent,
     }
 
 
-def _outcome(log: SeedLog, metric: str) -> Content:
-    found = outcome(log, metric)
+def _outcome(found: Outcome) -> Content:
     return {"final": found.final, "best": found.best, "best_step": found.best_step}

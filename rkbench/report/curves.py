@@ -94,11 +94,11 @@ def number(value: float) -> Any:
 
 
 def plain(content: Any) -> Any:
-    """The content with every float as `number` writes it."""
+    """The content as JSON holds it, with every float as `number` writes it."""
     if isinstance(content, float):
         return number(content)
     if isinstance(content, Mapping):
-        return {key: plain(value) for key, value in content.items()}
+        return {str(key): plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [plain(value) for value in content]
     return content

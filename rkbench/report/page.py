@@ -7,7 +7,15 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-SCRIPTS = ("elements.js", "marks.js", "overview.js", "table.js", "plots.js", "details.js", "main.js")
+SCRIPTS = (
+    "elements.js",
+    "marks.js",
+    "overview.js",
+    "table.js",
+    "plots.js",
+    "details.js",
+    "main.js",
+)
 
 
 def html(content: Mapping[str, Any], title: str) -> str:

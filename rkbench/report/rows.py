@@ -1,6 +1,7 @@
 """The rows of a report: every seed of every run, whether or not it is part of an average."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from rkbench import run_record
 from rkbench.errors import UserError
-from rkbench.records import Run
+from rkbench.records import AXES, Run
 from rkbench.scoring import Collection, SeedLog
 from rkbench.scoring.collect import find
 
@@ -33,6 +34,11 @@ class Row:
     averaged: bool
     notes: tuple[str, ...]
 
+    @functools.cached_property
+    def spent(self) -> dict[str, float]:
+        """{axis: what the seed spent in all}, the axes being `records.AXES`."""
+        return {axis: max((line[axis] for line in self.log.lines), default=0) for axis in AXES}
+
 
 def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
     """Every seed in or below the folders, run by run; a damaged run.json has none.
@@ -51,7 +57,8 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
         notes = tuple(o.reason for o in collection.omissions if o.folder == run.folder)
         try:
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
-            seeds = dict.fromkeys([*(run.record["config"].get("seeds") or []), *entries])
+            wanted: list[int] = run.record["config"].get("seeds") or []
+            seeds = sorted({*wanted, *entries})
             place = _place(run, collection)
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # one of the omissions
@@ -79,7 +86,9 @@ def _about(seed: Any, seeds: Iterable[Any], notes: Sequence[str]) -> tuple[str, 
     """The notes that are about the seed: those that begin with no other seed of the run."""
     others = tuple(f"seed {other}" for other in seeds if other != seed)
     return tuple(
-        note for note in notes if not note.replace(":", " ").startswith(tuple(f"{o} " for o in others))
+        note
+        for note in notes
+        if not note.replace(":", " ").startswith(tuple(f"{o} " for o in others))
     )
 
 

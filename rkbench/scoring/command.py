@@ -31,19 +31,20 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--reference", help="method to compare with; default: each task's best")
     parser.add_argument("--output", type=pathlib.Path, help="folder for CSV files and scores.json")
     arguments = parser.parse_args(argv[1:])
-    targets = None if arguments.target is None else _targets(arguments.target)
+    goals = None if arguments.target is None else targets(arguments.target)
 
     from rkbench.scoring.collect import collect
     from rkbench.scoring.tables import tabulate
 
-    found = tabulate(collect(arguments.folders), arguments.metric, targets, arguments.reference)
+    found = tabulate(collect(arguments.folders), arguments.metric, goals, arguments.reference)
     print(text(found))
     if arguments.output is not None:
         for file in write(found, arguments.output):
             print(file)
 
 
-def _targets(text: str) -> Mapping[str, float] | float:
+def targets(text: str) -> Mapping[str, float] | float:
+    """What --target says: one number for all, or {task or workload: number}."""
     try:
         if "=" not in text:
             return float(text)

@@ -66,7 +66,7 @@ def tabulate(
         _differences(scores, reference),
         _profiles(scores, reference),
         [_range(one) for one in ranges],
-        [*_unequal_budgets(scores), *_edges(ranges)],
+        [*unequal_budgets(scores), *edges(ranges)],
         [str(omission) for omission in collection.omissions],
     )
 
@@ -196,8 +196,8 @@ def _range(one: Robustness) -> Record:
     }
 
 
-def _unequal_budgets(scores: Sequence[Score]) -> list[str]:
-    """Tasks whose methods spent different numbers of gradients: by more than one in twenty."""
+def unequal_budgets(scores: Sequence[Score]) -> list[str]:
+    """A line for each task whose methods spent gradients that differ by more than 1 in 20."""
     lines = []
     for task in dict.fromkeys(one.setting.task for one in scores):
         spent = {
@@ -214,7 +214,7 @@ def _unequal_budgets(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-def _edges(ranges: Sequence[Robustness]) -> list[str]:
+def edges(ranges: Sequence[Robustness]) -> list[str]:
     """The methods whose best learning rate has none beyond it, and how far to go on."""
     lines = []
     for one in ranges:

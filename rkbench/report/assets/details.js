@@ -45,8 +45,8 @@ function drawRates(state) {
     measureAxis(state.rateMetric),
   );
   byId("rate-note").textContent =
-    "Bars: one standard error over seeds. A cross at the lower edge: every seed diverged; an open " +
-    "mark: some seed diverged or ended no better than it began.";
+    "Bars: one standard error over seeds. A cross at the lower edge: every seed diverged. An open " +
+    "circle: a seed diverged, or ended no better than it began.";
   byId("rate-table").replaceChildren(rateTable(own, state.rateMetric));
 }
 
@@ -68,7 +68,7 @@ function rateTraces(one, { colour, dash }, quantity, bottom) {
       error_y: { array: there.map((rate) => rate[quantity].error ?? 0), color: colour, thickness: 1 },
       mode: "lines+markers",
       line: { color: colour, dash, width: 1.8 },
-      marker: { symbol: there.map((r) => (r.stable ? "circle" : "circle-open")), size: 8 },
+      marker: { symbol: there.map((r) => (r.stable ? "circle" : "circle-open")), size: 8, color: colour },
       text: there.map(text),
     },
     {
@@ -113,7 +113,7 @@ function drawProfiles(state) {
       const line = { color: colour, dash, width: 2, shape: "hv" };
       return { x: one.tau, y: one.share, mode: "lines", line, name, hoverinfo: "x+y+name" };
     }),
-    axis(`${content.axes[state.profileAxis]} to the target, over those of the fastest`),
+    axis(`${content.axes[state.profileAxis]} to the target / the least`),
     axis("share of workloads solved", { range: [-0.03, 1.03], tickformat: ".0%" }),
   );
   const { label } = content.metrics[profiles.metric];
@@ -121,8 +121,9 @@ function drawProfiles(state) {
     ([task, value]) => `${task}: ${measured(value, profiles.metric)}`,
   );
   byId("profile-note").textContent =
-    `Target, 1 % from the best final ${label}: ${targets.join("; ")}. Of the seeds the median ` +
-    "counts, and a missed target never. Each workload with two optimizers or more is one part.";
+    `Target${profiles.given ? "" : ", 1 % from the best final mean"} of the ${label}: ` +
+    `${targets.join("; ")}. The median over seeds counts, and a missed target never. A workload ` +
+    "counts where two optimizers or more were run; one that was not run there has not solved it.";
   byId("profile-table").replaceChildren(profileTable(profiles, state.profileAxis));
 }
 

@@ -36,10 +36,11 @@ const changed = {
   draw(place, wanted) {
     if (wanted) state.drawn.add(place);
     else state.drawn.delete(place);
-    const first = content.rows[place].task;
-    const others = [...state.drawn].every((other) => content.rows[other].task === first);
-    if (wanted && others) chooseTask(first);
-    byId("count").textContent = byId("count").textContent.replace(/\d+ drawn/, `${state.drawn.size} drawn`);
+    const { task } = content.rows[place];
+    if (wanted && [...state.drawn].every((other) => content.rows[other].task === task)) {
+      chooseTask(task);
+    }
+    showCount(state, listed(state).length);
     showDrawn();
   },
 };

@@ -1,24 +1,24 @@
 // What ran, on what, at which commit, what it cost, and what no number contains.
 
 function tellOverview() {
-  const { rows, optimizers, sources, omissions } = content;
+  const { rows, optimizers, sources } = content;
   const folders = unique(rows.map((row) => row.name)).length;
   byId("made").textContent =
     `${folders} runs, ${rows.length} seeds, ${unique(rows.map((row) => row.task)).length} ` +
     `workloads. Made ${content.made.replace("T", " ").replace("+00:00", " UTC")} ` +
     `by rkbench ${content.rkbench}.`;
-  if (omissions.length) {
-    byId("omissions").append(
-      element(
-        "details",
-        { open: omissions.length <= 5 },
-        element("summary", { class: "warning" }, `${omissions.length} left out of all averages`),
-        element("ul", {}, ...omissions.map((line) => element("li", {}, line))),
-      ),
-    );
-  }
+  tellLines(content.warnings, "Warnings");
+  tellLines(content.omissions, "Left out of all averages");
   byId("optimizers").append(optimizerTable(optimizers));
   byId("sources").append(sourceTable(sources));
+}
+
+function tellLines(lines, title) {
+  if (!lines.length) return;
+  const items = lines.map((line) => element("li", {}, line));
+  const summary = element("summary", { class: "warning" }, `${title} (${lines.length})`);
+  const told = element("details", { open: lines.length <= 8 }, summary, element("ul", {}, ...items));
+  byId("remarks").append(told);
 }
 
 function optimizerTable(optimizers) {

@@ -89,8 +89,12 @@ function showTable(state, changed) {
       element("tbody", {}, ...body),
     ),
   );
+  showCount(state, places.length);
+}
+
+function showCount(state, listed) {
   byId("count").textContent =
-    `${places.length} of ${content.rows.length} seeds listed, ${state.drawn.size} drawn`;
+    `${listed} of ${content.rows.length} seeds listed, ${state.drawn.size} drawn`;
 }
 
 function tableRow(place, columns, drawn, changed) {
