@@ -17,6 +17,7 @@ _COMMANDS = {
     "sweep": ("rkbench.sweep.command", "tune optimizers alike, and report what was chosen"),
     "score": ("rkbench.scoring.command", "score and compare runs by their logs"),
     "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
+    "compare": ("rkbench.comparison.command", "draw curves, sensitivity, stability and profiles"),
     "report": ("rkbench.report", "show runs as one page: table, curves, sensitivity, profiles"),
     "archive": ("rkbench.archive", "keep runs small, joining the seeds of several workdirs"),
     "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),

@@ -1,1 +1,1 @@
-"""How optimizers compare, as data that the report and the pictures draw: nothing here draws."""
+"""How optimizers compare: the settings that stand for them, and pictures of them."""

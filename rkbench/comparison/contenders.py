@@ -8,7 +8,15 @@ from rkbench.records import AXES
 from rkbench.scoring import Profile, Score, lower_is_better, profile, score, times
 from rkbench.scoring.collect import Collection
 
+# What is shown where no metric is named: the first of these that is there.
+FIRST = ("test/accuracy", "validation/accuracy", "train/accuracy", "test/loss", "train/loss")
 TOLERANCE = 0.01  # of the best value: how far from it the target lies
+
+
+def first_metric(collection: Collection) -> str:
+    """The metric of `FIRST` that is shown; the first of all where none is there."""
+    logs = [log for setting in collection.settings for log in setting.logs]
+    return next((m for m in FIRST if any(log.points(m) for log in logs)), FIRST[0])
 
 
 def contenders(scores: Iterable[Score]) -> list[Score]:

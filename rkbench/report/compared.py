@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench.comparison.contenders import contenders, profiles
+from rkbench.comparison.contenders import FIRST, contenders, profiles
 from rkbench.records import AXES
 from rkbench.scoring import Collection, Outcome, Score, SeedLog, Setting, outcome, robustness, score
 from rkbench.scoring.profiles import MAX_RATIO
@@ -16,9 +16,6 @@ from rkbench.scoring.robustness import Rate
 from rkbench.scoring.scores import QUANTITIES
 from rkbench.scoring.tables import edges, unequal_budgets
 from rkbench.statistics import Estimate, t_quantile
-
-# The metric that is shown first, and by which profiles are made: the first of these that is there.
-FIRST = ("test/accuracy", "validation/accuracy", "train/accuracy", "test/loss", "train/loss")
 
 Content = dict[str, Any]
 

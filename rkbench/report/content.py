@@ -3,14 +3,15 @@
 import dataclasses
 import datetime
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rkbench import __version__, run_record, summary
+from rkbench.comparison.names import Namer, namer
 from rkbench.records import AXES, METRICS, columns
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
-from rkbench.report.rows import Row, namer, rows
+from rkbench.report.rows import Row, rows
 from rkbench.scoring import Outcome, SeedLog, collect, lower_is_better, rate_field
 from rkbench.scoring.collect import Collection, Omission
 
@@ -68,7 +69,7 @@ def content(
     )
 
 
-def _without_paths(collection: Collection, name: Callable[[pathlib.Path], str]) -> Collection:
+def _without_paths(collection: Collection, name: Namer) -> Collection:
     """The collection with the names of runs in place of their paths in what was left out."""
     folders = {log.folder for setting in collection.settings for log in setting.logs}
     folders |= {omission.folder for omission in collection.omissions}

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rkbench import run_record
@@ -90,13 +89,3 @@ def _about(seed: Any, seeds: Iterable[Any], notes: Sequence[str]) -> tuple[str, 
         for note in notes
         if not note.replace(":", " ").startswith(tuple(f"{o} " for o in others))
     )
-
-
-def namer(folders: Sequence[pathlib.Path]) -> Callable[[pathlib.Path], str]:
-    """Names runs by their paths from where all the folders lie: nothing of the machine is told."""
-    root = os.path.commonpath([folder.resolve().parent for folder in folders])
-
-    def name(folder: pathlib.Path) -> str:
-        return pathlib.Path(os.path.relpath(folder.resolve(), root)).as_posix()
-
-    return name
