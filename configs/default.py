@@ -20,6 +20,8 @@ def get_config() -> Any:
     # the TFDS folder; None: $TFDS_DATA_DIR, else TFDS's default
     config.data_dir = config_dict.placeholder(str)
     config.train_examples = 0  # train on the first so many examples only, a subset; 0: on all
+    # of these the last so many are held out, never trained on, and evaluated as "validation"
+    config.validation_examples = 0
     config.model = ConfigDict()  # the model's own fields, set by the preset
     # [0, 1]; "raw": as stored; mean 0, std 1: "standardized", "channel_standardized" (each channel)
     config.input_scaling = "unit"
@@ -64,7 +66,8 @@ def get_config() -> Any:
     config.eval_every_steps = 10
     config.checkpoint_every_steps = 1_000
     config.log_every_steps = 10  # training loss, gradient norm and learning rate of the step
-    config.train_eval_size = 2_000  # training examples to evaluate; of the test set all
+    config.train_eval_size = 2_000  # training examples to evaluate; of the others all
+    config.eval_test = True  # False: the test set is not looked at, as while tuning
     config.eval_batch_size = 250  # examples at once: small batches stay in a CPU's cache
     config.tensorboard = True  # also write TensorBoard event files
 

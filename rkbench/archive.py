@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from configs import default
 from rkbench import run_record, summary
 from rkbench.errors import UserError
 from rkbench.records import Run
@@ -58,11 +57,11 @@ def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
 def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
-    config = _completed(first)
+    config = run_record.comparable(first)
     for run in runs:
         if run.record.get("status") not in ("done", "diverged"):
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
-        differing = run_record.differences(_completed(run.record), config)
+        differing = run_record.differences(run_record.comparable(run.record), config)
         if differing or run.record.get("data") != first.get("data"):
             reason = "; ".join(differing) or "the data"
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
@@ -70,7 +69,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
-        "parts": [part for run in runs for part in _parts(run)],
+        "parts": [part for run in runs for part in parts(run)],
         "data": first.get("data"),
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
@@ -87,12 +86,6 @@ def recomputed(entry: dict[str, Any], log: Sequence[dict[str, Any]]) -> dict[str
     return summary.of_seed(own, entry["seed"], diverged, seconds, steps)
 
 
-def _completed(record: dict[str, Any]) -> dict[str, Any]:
-    """The config with fields that are newer than the record, of what decides a seed's numbers."""
-    defaults = run_record.plain_config(default.get_config())
-    return run_record.identity(run_record.completed(record["config"], defaults))
-
-
 def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
     """The seeds' entries in order, each with the run it is taken from."""
     owners: dict[int, tuple[dict[str, Any], Run]] = {}
@@ -102,7 +95,12 @@ def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
     return [owners[seed] for seed in sorted(owners)]
 
 
-def _parts(run: Run) -> list[dict[str, Any]]:
+def parts(run: Run) -> list[dict[str, Any]]:
+    """How the run's `seeds` came about, for each command that trained some of them.
+
+    Each part has its seeds and, as far as the record says, command (without paths), start, host,
+    devices, commit, versions.
+    """
     if "parts" in run.record:
         return run.record["parts"]
     part = {name: copy.deepcopy(run.record[name]) for name in _PART if name in run.record}

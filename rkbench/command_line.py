@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from absl import flags
 
+import configs
 from rkbench import errors
 
 EXIT_USER_ERROR = 2
 
 _CONFIG = re.compile(r"(--?config=)([^:]+)(:.*)?", re.DOTALL)
+_INSTALLED = pathlib.Path(configs.__file__).parent
 
 
 @contextlib.contextmanager
@@ -26,18 +28,18 @@ def user_errors() -> Iterator[None]:
         sys.exit(EXIT_USER_ERROR)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses absl flags; what is left over comes back.
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses absl flags into `values`; what is left over comes back.
 
     Raises:
       UserError: an unknown flag or config field, or a value of the wrong type.
     """
     try:
-        return flags.FLAGS([_find_config(argument) for argument in argv])
+        return values([_find_config(argument) for argument in argv])
     except errors.UserError:
         raise
     except flags.UnrecognizedFlagError as error:
-        raise errors.unknown("flag", error.flagname, flags.FLAGS) from error
+        raise errors.unknown("flag", error.flagname, values) from error
     except (
         Exception
     ) as error:  # config_flags wraps whatever a config file raises, with its traceback
@@ -50,22 +52,42 @@ def _find_config(argument: str) -> str:
     if match is None:
         return argument
     flag, path, variant = match.groups()
-    file = _config_file(path)
-    return f"{flag}{file}{variant or ''}"
+    return f"{flag}{_config_file(path)}{variant or ''}"
 
 
 def _config_file(path: str) -> pathlib.Path:
-    import configs
+    return find_file("config", path, "configs", "[a-z]*_*.py")
 
+
+def find_file(kind: str, path: str, folder: str, pattern: str) -> pathlib.Path:
+    """The file of that path, else the one of that name installed in `folder`, below configs.
+
+    Raises:
+      UserError: there is neither; it lists the files in `folder` that match `pattern`.
+    """
     here = pathlib.Path(path)
-    folder = pathlib.Path(configs.__file__).parent
-    installed = folder / f"{here.stem}.py"
+    installed = _INSTALLED.parent / folder
     if here.is_file():
         return here
-    if here.parent in (pathlib.Path(), pathlib.Path("configs")) and installed.is_file():
-        return installed
-    valid = [f"configs/{file.name}" for file in sorted(folder.glob("[a-z]*_*.py"))]
-    raise errors.unknown("config", path, valid)
+    file = installed / f"{here.stem}.py"
+    if here.parent in (pathlib.Path(), pathlib.Path(folder)) and file.is_file():
+        return file
+    valid = [f"{folder}/{file.name}" for file in sorted(installed.glob(pattern))]
+    raise errors.unknown(kind, path, valid)
+
+
+def with_variant(argv: list[str], optimizer: str) -> list[str]:
+    """The command line with another optimizer as the first word of the config's variant."""
+
+    def replaced(argument: str) -> str:
+        match = _CONFIG.fullmatch(argument)
+        if match is None:
+            return argument
+        flag, path, variant = match.groups()
+        _, comma, words = (variant or "").partition(",")
+        return f"{flag}{path}:{optimizer}{comma}{words}"
+
+    return [replaced(argument) for argument in argv]
 
 
 def _explained(error: Exception, argv: list[str]) -> errors.UserError:
@@ -75,10 +97,10 @@ def _explained(error: Exception, argv: list[str]) -> errors.UserError:
 
 def _unknown_field(argv: list[str]) -> errors.UserError | None:
     """The first override of a field that the config does not have."""
-    configs = [match for match in map(_CONFIG.fullmatch, argv) if match]
-    if not configs:
+    given = [match for match in map(_CONFIG.fullmatch, argv) if match]
+    if not given:
         return None
-    _, path, variant = configs[-1].groups()
+    _, path, variant = given[-1].groups()
     get_config = runpy.run_path(str(_config_file(path)))["get_config"]
     try:
         fields = _field_names(get_config(variant[1:]) if variant else get_config())

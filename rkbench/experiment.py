@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from rkbench import compilation, errors, optimizers, schedules, sharding
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
 from rkbench.feed import Feed, open_feed
-from rkbench.train_step import Program, StepFunction
+from rkbench.train_step import Program, Scalars, StepFunction
 
 # When batch-norm statistics move: in each step from its first or last stage, or as in the first but
 # estimated again for every evaluation.
@@ -26,7 +27,8 @@ class Experiment:
       config: the locked config.
       workload: dataset, model and loss.
       batch_size: examples a step, resolved.
-      learning_rates: float32 [total_steps].
+      scalars: of every step what the optimizer is given as data, by keyword, as `Program` takes it:
+        the learning rate, and others that trials of a sweep differ in.
       loop: whether steps, stages and evaluation batches run in compiled loops.
       seed_groups: seeds that train together.
       layout: how they and the examples of a batch are spread over devices.
@@ -35,20 +37,28 @@ class Experiment:
     config: Any
     workload: Any
     batch_size: int
-    learning_rates: np.ndarray
+    scalars: Scalars
     loop: bool
     seed_groups: tuple[tuple[int, ...], ...]
     layout: sharding.Layout
 
     @classmethod
-    def from_config(cls, config, dataset=None, like: "Experiment | None" = None) -> "Experiment":
+    def from_config(
+        cls,
+        config,
+        dataset=None,
+        like: "Experiment | None" = None,
+        traced: Sequence[str] = (),
+    ) -> "Experiment":
         """Builds and checks everything.
 
         Args:
           config: see `configs/default.py`.
           dataset: takes the place of the workload's own.
           like: an experiment whose data and compiled programs serve this one too, where the two
-            differ in nothing but learning rate, schedule, steps and seeds; without effect else.
+            differ in nothing but traced numbers, schedule, steps and seeds; without effect else.
+          traced: keywords of the optimizer that are data to the compiled program, beside the
+            learning rate. A zero is not: it can mean that a part is not there.
 
         Raises:
           UserError: a value that cannot work, with the valid ones.
@@ -60,9 +70,14 @@ class Experiment:
         layout = sharding.layout(config.mesh)
         compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
-        rates = _learning_rates(config)
+        rates = learning_rates(config)
         check_optimizer(config.optimizer, rates)
-        shared = like is not None and dataset is None and _same_program(config, like.config)
+        scalars = {"learning_rate": rates} | {
+            name: np.full(config.total_steps, config.optimizer[name], np.float32)
+            for name in traced
+            if config.optimizer[name]
+        }
+        shared = like is not None and dataset is None and _same_program(config, scalars, like)
         workload = (
             like.workload
             if like and shared
@@ -82,7 +97,7 @@ class Experiment:
             config,
             workload,
             batch_size,
-            rates,
+            scalars,
             compilation.compiled_loops(config.compiled_loops, workload.convolves),
             (seeds,) if vectorize else tuple((seed,) for seed in seeds),
             layout,
@@ -93,10 +108,10 @@ class Experiment:
 
     def _take_programs_of(self, other: "Experiment") -> None:
         """Fills the cached properties with the other's."""
-        program = other.program.with_learning_rates(self.learning_rates)
-        self.__dict__.update(
-            feed=other.feed, program=program, evaluator=other.evaluator, splits=other.splits
-        )
+        program = other.program.with_scalars(self.scalars)
+        self.__dict__.update(feed=other.feed, program=program, evaluator=other.evaluator)
+        if self.config.eval_test == other.config.eval_test:
+            self.__dict__["splits"] = other.splits
 
     @functools.cached_property
     def step(self) -> StepFunction:
@@ -135,7 +150,7 @@ class Experiment:
     def program(self) -> Program:
         """The compiled training program; every group of seeds uses the same."""
         loop = self.loop and not self.feed.streamed
-        return Program(self.step, self.feed, self.learning_rates, len(self.seed_groups[0]), loop)
+        return Program(self.step, self.feed, self.scalars, len(self.seed_groups[0]), loop)
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
@@ -144,36 +159,69 @@ class Experiment:
 
     @functools.cached_property
     def splits(self) -> dict[str, Split | StreamedSplit]:
-        """What is evaluated: the first `train_eval_size` training examples and the test set."""
-        workload, how = self.workload, (self.config.eval_batch_size, self.layout)
-        return {
-            "train": split(workload.train, self.config.train_eval_size, *how),
-            "test": split(workload.test, workload.provenance["test_examples"], *how),
-        }
+        """What is evaluated: the first `train_eval_size` training examples, all of the others."""
+        workload, provenance = self.workload, self.workload.provenance
+        evaluated = {"train": (workload.train, self.config.train_eval_size)}
+        if workload.validation is not None:
+            evaluated["validation"] = workload.validation, provenance["validation_examples"]
+        if self.config.eval_test:
+            evaluated["test"] = workload.test, provenance["test_examples"]
+        how = self.config.eval_batch_size, self.layout
+        return {name: split(*part, *how) for name, part in evaluated.items()}
+
+
+def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
+    """Two or more experiments as one: a single group of all their seeds, each with its scalars.
+
+    Raises:
+      ValueError: they do not have one program, number of steps and evaluation in common.
+    """
+    first = experiments[0]
+    for other in experiments[1:]:
+        events = [(e.config.total_steps, e.config.eval_every_steps) for e in (first, other)]
+        if events[0] != events[1] or not _same_program(other.config, other.scalars, first):
+            raise ValueError("experiments of unlike programs cannot train side by side")
+    lanes = [(one, seed) for one in experiments for seed in one.config.seeds]
+    scalars = {
+        name: np.stack([one.scalars[name] for one, _ in lanes], axis=1) for name in first.scalars
+    }
+    seeds = tuple(seed for _, seed in lanes)
+    together = dataclasses.replace(first, scalars=scalars, seed_groups=(seeds,))
+    together.__dict__.update(feed=first.feed, splits=first.splits)
+    return together
 
 
 # What compiled programs take as data, or do not see.
 _NOT_COMPILED = (
-    *("seeds", "schedule", "total_steps", "tensorboard"),
+    *("seeds", "schedule", "total_steps", "tensorboard", "eval_test"),
     *("eval_every_steps", "checkpoint_every_steps", "log_every_steps"),
 )
 
 
-def _same_program(config, other) -> bool:
-    """Whether one compilation serves both configs."""
+def _same_program(config, scalars: Scalars, other: Experiment) -> bool:
+    """Whether one compilation serves both."""
     one, two = (
         {name: value for name, value in c.to_dict().items() if name not in _NOT_COMPILED}
-        for c in (config, other)
+        for c in (config, other.config)
     )
-    rates = [side["optimizer"].pop("learning_rate") is None for side in (one, two)]
-    return rates[0] == rates[1] and one == two
+    for name in scalars:  # of a number only its existence is compiled
+        for side in (one, two):
+            side["optimizer"][name] = side["optimizer"].get(name) is None
+    return scalars.keys() == other.scalars.keys() and one == two
 
 
 def make_optimizer(
-    config, learning_rate, unroll_stages: bool = False, clip_norm: float | None = None
+    config,
+    learning_rate,
+    unroll_stages: bool = False,
+    clip_norm: float | None = None,
+    **instead: Any,
 ):
-    """The optimizer of the config's `optimizer` with the given learning rate (or none)."""
-    keywords = config.to_dict()
+    """The optimizer of the config's `optimizer` with the given learning rate (or none).
+
+    Keywords of the optimizer given here take the place of the config's.
+    """
+    keywords = config.to_dict() | instead
     name, peak = keywords.pop("name"), keywords.pop("learning_rate")
     return optimizers.create(
         name,
@@ -189,7 +237,11 @@ def check_optimizer(config, learning_rates: np.ndarray) -> None:
     make_optimizer(config, float(learning_rates.max()))
 
 
-def _learning_rates(config) -> np.ndarray:
+def learning_rates(config) -> np.ndarray:
+    """The learning rate of every step, float32 [total_steps]; 0 where the optimizer has none.
+
+    Raises a UserError for a schedule that cannot work.
+    """
     if config.optimizer.learning_rate is None:
         if config.schedule.name != "constant":
             raise errors.UserError(

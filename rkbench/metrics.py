@@ -5,6 +5,7 @@ without compilation and evaluation), `grad_evals` (gradients spent so far) and t
 that is not finite is written as null, which JSON can hold.
 """
 
+import contextlib
 import gzip
 import json
 import math
@@ -68,7 +69,11 @@ def read(path: pathlib.Path) -> Iterator[Record]:
     if not path.exists():
         return
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
+    # A compressed file that is cut off ends in an EOFError.
+    with (
+        contextlib.suppress(EOFError, gzip.BadGzipFile),
+        opener(path, "rt", encoding="utf-8", errors="replace") as file,
+    ):
         for line in file:
             try:
                 record = json.loads(line)

@@ -9,27 +9,32 @@ import dataclasses
 import io
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from rkbench.records import AXES, Run
+from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 
-METRICS = {
-    "test/accuracy": "test accuracy",
-    "train/accuracy": "training accuracy",
-    "test/loss": "test loss",
-    "train/loss": "training loss",
-    "batch/loss": "batch loss",
-    "wall_time": "seconds of training",
-}
+
+class Drawn(Protocol):
+    """What a panel can draw, as `records.Run`."""
+
+    def curve(self, metric: str, axis: str = "step") -> Curve:
+        """The metric of every seed against the axis."""
+        ...
+
+    @property
+    def diverged(self) -> list[int]:
+        """The steps at which seeds diverged."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +43,15 @@ class Panel:
 
     Attributes:
       title: above it.
-      metric: a key of `METRICS`.
-      curves: label -> run.
+      metric: a key of `records.METRICS`.
+      curves: label -> run, or whatever has its curves.
       limits: of the vertical axis, in units of the metric; None for those of the data.
       log_y: whether the vertical axis is logarithmic.
     """
 
     title: str
     metric: str
-    curves: Mapping[str, Run]
+    curves: Mapping[str, Drawn]
     axis: str = "step"
     limits: tuple[float, float] | None = None
     log_y: bool = False
@@ -79,6 +84,13 @@ def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
         _draw_panel(panel, styles, axes)
     for axes in all_axes[len(figure.panels) :]:
         axes.set_visible(False)
+    add_legend(canvas, all_axes)
+    add_caption(canvas, figure.caption, figure.columns)
+    return save(canvas, path, points(figure))
+
+
+def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
+    """Puts one legend above the panels, with each label once."""
     handles = {}
     for axes in all_axes:
         shown, labels = axes.get_legend_handles_labels()
@@ -90,13 +102,20 @@ def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
         ncols=len(handles) if len(handles) <= 4 else -(-len(handles) // 2),
         frameon=False,
     )
-    width = 72 * figure.columns
-    canvas.supxlabel(textwrap.fill(figure.caption, width), fontsize=7.5, color="#444444")
+
+
+def add_caption(canvas: Canvas, text: str, columns: int) -> None:
+    """Puts the text below the panels, of which so many stand side by side."""
+    canvas.supxlabel(textwrap.fill(text, 72 * columns), fontsize=7.5, color="#444444")
+
+
+def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]:
+    """Writes `path`.png, .pdf and, with the numbers that are drawn, .csv."""
     files = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for file in files:
         canvas.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
     table = path.with_suffix(".csv")
-    table.write_text(points(figure), encoding="utf-8")
+    table.write_text(numbers, encoding="utf-8")
     return [*files, table]
 
 
@@ -118,10 +137,13 @@ def points(figure: Figure) -> str:
 def _styles(figure: Figure) -> dict[str, tuple]:
     """(colour, line style) of each label, in the order in which the labels appear."""
     labels = dict.fromkeys(label for panel in figure.panels for label in panel.curves)
-    return {
-        label: (COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)])
-        for i, label in enumerate(labels)
-    }
+    return {label: style(i) for i, label in enumerate(labels)}
+
+
+def style(number: int) -> tuple:
+    """(colour, line style) of the so-manieth line."""
+    turns = number // len(COLOURS)  # the eighth has the first's colour and another line style
+    return COLOURS[number % len(COLOURS)], STYLES[(number + turns) % len(STYLES)]
 
 
 def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
@@ -131,16 +153,21 @@ def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
         colour, style = styles[label]
         axes.plot(curve.x, mean, color=colour, linestyle=style, label=label, linewidth=1.4)
         axes.fill_between(curve.x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
-        if diverged := [e["steps"] for e in run.record["seeds"] if e["status"] == "diverged"]:
-            note = f"{label}: {len(diverged)} diverged, first at step {min(diverged)}"
+        if run.diverged:
+            note = f"{label}: {len(run.diverged)} diverged, first at step {min(run.diverged)}"
             axes.plot([], [], color=colour, marker="x", linestyle="none", label=note)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(AXES[panel.axis])
     axes.set_ylabel(METRICS[panel.metric])
     axes.set_yscale("log" if panel.log_y else "linear")
-    if panel.metric.endswith("accuracy"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
+    finish(axes, panel.metric)
+
+
+def finish(axes: Any, metric: str) -> None:
+    """Grid and spines as in all figures; accuracies in percent."""
+    if metric.endswith("accuracy"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -6,10 +6,10 @@ what is finished is not repeated.
 """
 
 import argparse
-import csv
 import pathlib
 import time
 
+from rkbench import tables
 from rkbench.statistics import estimate, percent
 
 OPTIMIZERS = {
@@ -66,9 +66,8 @@ def _show(workdir: pathlib.Path) -> None:
     runs = {label: Run(workdir / name) for name, label in OPTIMIZERS.items()}
     rows = [_row(label, run) for label, run in runs.items()]
     table = workdir / "quickstart_table.csv"
-    with open(table, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    print(_table([COLUMNS, *rows]))
+    table.write_text(tables.comma_separated([COLUMNS, *rows]), encoding="utf-8")
+    print(tables.aligned([COLUMNS, *rows]))
     print(
         "mean ± standard error over seeds; the best accuracy is selected on the test set; gradient "
         "evaluations and seconds of training (without compilation and evaluation) are a seed's"
@@ -95,10 +94,3 @@ def _row(label: str, run) -> tuple[str, ...]:
         f"{evals.mean:.0f}",
         f"{seconds.mean:.2f}",
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)

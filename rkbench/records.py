@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,21 @@ AXES = {
     "wall_time": "seconds of training",
 }
 """What a curve can be drawn against: the field of a log line, and its label."""
+
+METRICS = {
+    "test/accuracy": "test accuracy",
+    "validation/accuracy": "validation accuracy",
+    "train/accuracy": "training accuracy",
+    "test/loss": "test loss",
+    "validation/loss": "validation loss",
+    "train/loss": "training loss",
+    "batch/loss": "batch loss",
+    "wall_time": "seconds of training",
+}
+"""What can be drawn, and its label."""
+
+Columns = Mapping[str, np.ndarray]
+"""The lines of one seed by field: float64 [lines], NaN where a line lacks the field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +80,46 @@ class Run:
         Raises:
           UserError: the log has no such metric.
         """
-        lines = [line for line in self.log if line.get(metric) is not None]
-        if not lines:
+        seeds = sorted({line["seed"] for line in self.log})
+        fields = ("step", axis, metric)
+        curve = aligned([columns(self._of_seed(seed), fields) for seed in seeds], metric, axis)
+        if not curve.x.size:
             known = {name for line in self.log for name in line if "/" in name}
             raise errors.unknown(f"metric in {self.folder}", metric, known)
-        steps = sorted({line["step"] for line in lines})
-        seeds = sorted({line["seed"] for line in lines})
-        shape = len(seeds), len(steps)
-        x, values = np.full(shape, np.nan), np.full(shape, np.nan)
-        row, column = ({v: i for i, v in enumerate(keys)} for keys in (seeds, steps))
-        for line in lines:
-            cell = row[line["seed"]], column[line["step"]]
-            x[cell], values[cell] = line[axis], line[metric]
-        return Curve(np.nanmean(x, axis=0), values)
+        return curve
+
+    def _of_seed(self, seed: int) -> list[metrics.Record]:
+        return [line for line in self.log if line["seed"] == seed]
+
+    @property
+    def diverged(self) -> list[int]:
+        """The steps at which seeds diverged."""
+        return [entry["steps"] for entry in self.record["seeds"] if entry["status"] == "diverged"]
 
     def outcomes(self, field: str) -> np.ndarray:
         """A field of the seeds' entries in run.json, float64, without those that are null."""
         values = [entry[field] for entry in self.record["seeds"]]
         return np.array([value for value in values if value is not None], np.float64)
+
+
+def columns(lines: Iterable[metrics.Record], fields: Iterable[str]) -> dict[str, np.ndarray]:
+    """The lines as `Columns` of these fields."""
+    lines = list(lines)
+    return {field: np.array([line.get(field) for line in lines], np.float64) for field in fields}
+
+
+def aligned(seeds: Sequence[Columns], metric: str, axis: str) -> Curve:
+    """The metric of several seeds over the steps that any of them reached.
+
+    Seeds without a value are left out; without any the curve is empty.
+    """
+    having = [(own, np.isfinite(own[metric])) for own in seeds]
+    having = [(own, mask) for own, mask in having if mask.any()]
+    if not having:
+        return Curve(np.empty(0), np.empty((0, 0)))
+    steps = np.unique(np.concatenate([own["step"][mask] for own, mask in having]))
+    x, values = np.full((2, len(having), len(steps)), np.nan)
+    for row, (own, mask) in enumerate(having):
+        places = np.searchsorted(steps, own["step"][mask])
+        x[row, places], values[row, places] = own[axis][mask], own[metric][mask]
+    return Curve(np.nanmean(x, axis=0), values)

@@ -29,8 +29,13 @@ _NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "mesh", "seeds"
 
 
 def plain_config(config) -> Record:
-    """The config as JSON holds it: tuples become lists."""
-    return json.loads(json.dumps(config.to_dict()))
+    """The config as JSON holds it."""
+    return plain(config.to_dict())
+
+
+def plain(content: Any) -> Any:
+    """The content as JSON holds it: tuples become lists."""
+    return json.loads(json.dumps(content))
 
 
 def identity(config: Record) -> Record:
@@ -40,8 +45,17 @@ def identity(config: Record) -> Record:
 
 def config_hash(config: Record) -> str:
     """16 hexadecimal digits that name the identity of a plain config."""
-    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(identity(config)).encode()).hexdigest()[:16]
+
+
+def canonical(content: Any) -> str:
+    """Plain content as the one text that stands for it, whatever the order of its fields."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def comparable(record: Record) -> Record:
+    """The identity of a record's config, with the fields that are newer than the record."""
+    return identity(completed(record["config"], plain_config(default.get_config())))
 
 
 def completed(config: Mapping, defaults: Mapping) -> Record:

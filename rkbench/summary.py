@@ -61,9 +61,11 @@ def text(record: Record) -> str:
             outcome = f"diverged at step {entry['steps']}"
         else:
             outcome = f"final test accuracy {_percent(entry['final_test_accuracy'])}"
+        if entry["best_test_accuracy"] is not None:  # else the test set was not looked at
+            best = _percent(entry["best_test_accuracy"])
+            outcome += f", best {best} at step {entry['best_test_step']}"
         lines.append(
-            f"seed {entry['seed']}: {outcome}, best {_percent(entry['best_test_accuracy'])} at "
-            f"step {entry['best_test_step']}, {entry['grad_evals']} gradient evaluations, "
+            f"seed {entry['seed']}: {outcome}, {entry['grad_evals']} gradient evaluations, "
             f"{entry['seconds']:.1f} s of training"
         )
     if part := subset(record):
@@ -76,10 +78,13 @@ def subset(record: Record) -> str:
     data = record.get("data") or {}
     if not data.get("subset"):
         return ""
-    return (
+    text = (
         f"{data['name']}: {data['train_examples']:,} of {data['full_train_examples']:,} training "
         f"and {data['test_examples']:,} of {data['full_test_examples']:,} test examples"
     )
+    if held_out := data.get("validation_examples"):
+        text += f", {held_out:,} training examples held out for validation"
+    return text
 
 
 def _percent(fraction: float | None) -> str:

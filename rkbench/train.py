@@ -3,13 +3,15 @@
 A run is a list of groups of seeds; a group goes from event to event (evaluation, checkpoint), and
 between two events the device is busy with compiled steps. Events lie at fixed steps and a resumed
 group starts at a checkpoint, so the same calls follow in the same order as without interruption.
+Runs that share a program can also train as one group, in which each seed of each has a lane.
 """
 
 import contextlib
 import pathlib
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from rkbench import distributed, metrics, optimizers, summary
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import all_finite
-from rkbench.experiment import Experiment
+from rkbench.experiment import Experiment, side_by_side
 from rkbench.progress import Progress
 from rkbench.run_log import RunLog
 from rkbench.run_record import Workdir, environment
@@ -45,36 +47,77 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
-    run = Workdir(workdir, experiment.config, writes=distributed.is_primary())
-    try:
+    with contextlib.closing(_workdir(workdir, experiment)) as run:
         if _finished(run, experiment.config.seeds):
             print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
             return run.record
-        return _train(experiment, run)
-    finally:
-        run.close()
-
-
-def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
-    run.write(
-        **environment(),
-        status="running",
-        data=experiment.workload.provenance,
-        compiled_loops=experiment.loop,
-        seeds=run.record.get("seeds", []),
-    )
-    try:
-        tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
-        with contextlib.closing(RunLog(run.folder, tensorboard, writes)) as log:
+        with _running(experiment, [run]) as (log,):
             for seeds in experiment.seed_groups:
                 if not _finished(run, seeds):
-                    _Group(experiment, run, log, seeds).train()
+                    lanes = tuple(Lane(run, log, seed) for seed in seeds)
+                    _Group(experiment, lanes, run.folder / "checkpoints" / _name(seeds)).train()
+        return run.record
+
+
+def train_side_by_side(
+    experiments: Sequence[Experiment],
+    workdirs: Sequence[pathlib.Path],
+    checkpoints: pathlib.Path,
+) -> Experiment:
+    """Trains runs that can share a program as one vectorized program, each in its own workdir.
+
+    They resume from `checkpoints` together. What is returned is the experiment of them all.
+
+    Raises:
+      ValueError: they cannot share a program.
+    """
+    together = side_by_side(experiments)
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(contextlib.closing(_workdir(folder, one)))
+            for folder, one in zip(workdirs, experiments, strict=True)
+        ]
+        logs = stack.enter_context(_running(together, runs))
+        lanes = [
+            Lane(run, log, seed)
+            for run, log, one in zip(runs, logs, experiments, strict=True)
+            for seed in one.config.seeds
+        ]
+        _Group(together, tuple(lanes), checkpoints).train()
+    return together
+
+
+def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:
+    return Workdir(folder, experiment.config, writes=distributed.is_primary())
+
+
+@contextlib.contextmanager
+def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[RunLog]]:
+    """Gives the runs' logs, and keeps in their records what goes on and how it ends."""
+    for run in runs:
+        run.write(
+            **environment(),
+            status="running",
+            data=experiment.workload.provenance,
+            compiled_loops=experiment.loop,
+            seeds=run.record.get("seeds", []),
+        )
+    tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
+    try:
+        with contextlib.ExitStack() as stack:
+            yield [
+                stack.enter_context(contextlib.closing(RunLog(run.folder, tensorboard, writes)))
+                for run in runs
+            ]
     except Exception as error:
-        run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        for run in runs:
+            run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
-    run.record.pop("error", None)
-    run.write(**summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations)
-    return run.record
+    for run in runs:
+        run.record.pop("error", None)
+        run.write(
+            **summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations
+        )
 
 
 def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
@@ -82,22 +125,33 @@ def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
     return bool(distributed.from_primary(finished.issuperset(seeds)))
 
 
+def _name(seeds: tuple[int, ...]) -> str:
+    return f"seed-{seeds[0]}" if len(seeds) == 1 else f"seed-{seeds[0]}-to-{seeds[-1]}"
+
+
+class Lane(NamedTuple):
+    """One seed of one run; those of a group train together."""
+
+    run: Workdir
+    log: RunLog
+    seed: int
+
+
 class _Group:
     """One group of seeds on its way from the first step to the last."""
 
     def __init__(
-        self, experiment: Experiment, run: Workdir, log: RunLog, seeds: tuple[int, ...]
+        self, experiment: Experiment, lanes: tuple[Lane, ...], checkpoints: pathlib.Path
     ) -> None:
-        self._experiment, self._run, self._log, self._seeds = experiment, run, log, seeds
-        self._config = experiment.config
-        name = "-".join(map(str, seeds)) if len(seeds) == 1 else f"{seeds[0]}-to-{seeds[-1]}"
-        self._checkpoints = Checkpoints(run.folder / "checkpoints" / f"seed-{name}")
+        self._experiment, self._config, self._lanes = experiment, experiment.config, lanes
+        self._seeds = tuple(lane.seed for lane in lanes)
+        self._checkpoints = Checkpoints(checkpoints)
         self._step = 0
         self._seconds = 0.0
-        self._diverged: dict[int, int] = {}  # seed -> step
+        self._diverged: dict[int, int] = {}  # lane -> step
         self._input: dict[str, float] = {}  # the feed's counters before this process
         self._steps_per_dispatch = 1
-        self._state: TrainState = experiment.program.init(seeds)
+        self._state: TrainState = experiment.program.init(self._seeds)
 
     def train(self) -> None:
         """Trains to the end and adds the seeds to the run record."""
@@ -106,11 +160,11 @@ class _Group:
             self._restore()
             program = self._experiment.program
             program.compile(self._state, self._seeds)
+            label = f"seed {','.join(map(str, dict.fromkeys(self._seeds)))}"
+            if (runs := len(self._by_run())) > 1:
+                label = f"{runs} runs, {label}"
             self._progress = Progress(
-                f"seed {','.join(map(str, self._seeds))}",
-                self._config.total_steps,
-                self._step,
-                visible=distributed.is_primary(),
+                label, self._config.total_steps, self._step, visible=distributed.is_primary()
             )
             with contextlib.closing(self._progress):
                 if self._step == 0:
@@ -118,17 +172,28 @@ class _Group:
                 while self._step < self._config.total_steps and self._active():
                     self._advance_to(self._next_event())
                     self._at_event()
-            self._log.flush()
+            self._flush()
             self._checkpoints.wait()
         distributed.wait_for_all("the end of the seeds")
         self._finish()
 
+    def _by_run(self) -> dict[pathlib.Path, list[int]]:
+        """The lanes of each run."""
+        found: dict[pathlib.Path, list[int]] = {}
+        for column, lane in enumerate(self._lanes):
+            found.setdefault(lane.run.folder, []).append(column)
+        return found
+
     def _active(self) -> list[int]:
-        """The seeds that have not diverged."""
-        return [seed for seed in self._seeds if seed not in self._diverged]
+        """The lanes that have not diverged."""
+        return [column for column in range(len(self._lanes)) if column not in self._diverged]
+
+    def _flush(self) -> None:
+        for columns in self._by_run().values():
+            self._lanes[columns[0]].log.flush()
 
     def _own(self, tree: Any, column: int, axis: int = 0) -> Any:
-        """One seed's part of a tree whose leaves have an axis for seeds, if there are several."""
+        """One lane's part of a tree whose leaves have an axis for lanes, if there are several."""
         if len(self._seeds) == 1:
             return tree
         return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
@@ -139,9 +204,11 @@ class _Group:
             self._step = restored.step
             self._state = restored.state
             self._seconds = restored.progress["seconds"]
-            self._diverged = {int(s): n for s, n in restored.progress["diverged"].items()}
+            self._diverged = {int(c): n for c, n in restored.progress["diverged"].items()}
             self._input = restored.progress.get("input", {})
-        self._log.truncate(self._seeds, self._step)
+        for columns in self._by_run().values():
+            seeds = tuple(self._lanes[column].seed for column in columns)
+            self._lanes[columns[0]].log.truncate(seeds, self._step)
 
     def _next_event(self) -> int:
         """The next step at which something happens beside training."""
@@ -171,38 +238,37 @@ class _Group:
     def _record(self, history: StepMetrics, steps: int, seconds: float) -> None:
         """Logs the steps of one call and finds out which seeds diverged in it."""
         every = self._config.log_every_steps
-        for column, seed in enumerate(self._seeds):
-            if seed in self._diverged:
-                continue
+        for column in self._active():
+            lane = self._lanes[column]
             own = self._own(jax.tree.map(lambda leaf: leaf[:steps], history), column, axis=1)
             bad = np.flatnonzero(~np.isfinite(own.loss))
             last = bad[0] + 1 if len(bad) else steps
             for i in range(last):
                 done = self._step + i + 1
                 if (every and done % every == 0) or (len(bad) and i == bad[0]):
-                    self._log.step(seed, done, self._seconds + seconds * (i + 1) / steps, own, i)
+                    wall_time = self._seconds + seconds * (i + 1) / steps
+                    lane.log.step(lane.seed, done, wall_time, own, i)
             if len(bad):
-                self._diverged[seed] = self._step + int(bad[0]) + 1
+                self._diverged[column] = self._step + int(bad[0]) + 1
             self._progress.update(self._step + steps, loss=float(own.loss[last - 1]))
 
     def _at_event(self) -> None:
         config = self._config
-        for column, seed in enumerate(self._seeds):
-            params = self._own(self._state.params, column)
-            if seed not in self._diverged and not all_finite(params):
-                self._diverged[seed] = self._step
+        for column in self._active():
+            if not all_finite(self._own(self._state.params, column)):
+                self._diverged[column] = self._step
         last = self._step >= config.total_steps
         if last or (config.eval_every_steps and self._step % config.eval_every_steps == 0):
             self._evaluate()
         every = config.checkpoint_every_steps
         if last or not self._active() or (every and self._step % every == 0):
-            self._log.flush()  # a checkpoint never knows more than the log
+            self._flush()  # a checkpoint never knows more than the log
             self._checkpoints.save(
                 self._step,
                 self._state,
                 {
                     "seconds": self._seconds,
-                    "diverged": {str(s): n for s, n in self._diverged.items()},
+                    "diverged": {str(c): n for c, n in self._diverged.items()},
                     "input": self._input_so_far(),
                 },
             )
@@ -216,13 +282,14 @@ class _Group:
             sums = self._experiment.evaluator(state.params, state.model_state, split)
             results |= {f"{name}/{metric}": value for metric, value in sums.items()}
         results["grad_evals"] = np.asarray(optimizers.grad_evals(self._state.opt_state))
-        for column, seed in enumerate(self._seeds):
-            if seed in self._diverged:
-                continue
+        for column in self._active():
+            lane = self._lanes[column]
             own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
             own |= self._input_so_far()
-            self._log.evaluation(seed, self._step, self._seconds, own.pop("grad_evals"), own)
-            self._progress.update(self._step, test=own["test/accuracy"])
+            spent = own.pop("grad_evals")
+            lane.log.evaluation(lane.seed, self._step, self._seconds, spent, own)
+            shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
+            self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""
@@ -231,11 +298,11 @@ class _Group:
 
     def _finish(self) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params)) // len(self._seeds)
-        entries = [entry for entry in self._run.record["seeds"] if entry["seed"] not in self._seeds]
-        records = list(metrics.read(self._run.folder / "metrics.jsonl"))
-        entries += [
-            summary.of_seed(records, seed, self._diverged.get(seed), self._seconds, self._step)
-            for seed in self._seeds
-        ]
-        entries.sort(key=lambda entry: entry["seed"])
-        self._run.write(seeds=entries, parameters=count)
+        for columns in self._by_run().values():
+            run = self._lanes[columns[0]].run
+            records = list(metrics.read(run.folder / "metrics.jsonl"))
+            entries = {entry["seed"]: entry for entry in run.record["seeds"]}
+            for column in columns:
+                seed, diverged = self._seeds[column], self._diverged.get(column)
+                entries[seed] = summary.of_seed(records, seed, diverged, self._seconds, self._step)
+            run.write(seeds=[entries[seed] for seed in sorted(entries)], parameters=count)

@@ -22,7 +22,8 @@ from rkbench.rk.vector_space import norm
 from rkbench.sharding import ONE_DEVICE, SEED, Layout
 
 PyTree = Any
-Scalars = jax.Array | np.ndarray  # on the device, or fetched
+Fetched = jax.Array | np.ndarray  # on the device, or fetched
+Scalars = dict[str, np.ndarray]
 
 MAX_STEPS_PER_DISPATCH = 256
 # Passes that replace batch-norm statistics: with a momentum of 0.9 the old keep 0.9^50 = 0.5 %.
@@ -40,10 +41,10 @@ class TrainState(NamedTuple):
 class StepMetrics(NamedTuple):
     """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
 
-    loss: Scalars  # of the step's batch, with the penalty, float32
-    grad_norm: Scalars  # || grad L(theta_n) ||, float32
-    learning_rate: Scalars  # h_n, float32
-    grad_evals: Scalars  # spent up to and including this step, int32
+    loss: Fetched  # of the step's batch, with the penalty, float32
+    grad_norm: Fetched  # || grad L(theta_n) ||, float32
+    learning_rate: Fetched  # h_n, float32
+    grad_evals: Fetched  # spent up to and including this step, int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,8 @@ class StepFunction:
 
     Attributes:
       workload: gives the losses.
-      optimizer: (learning rate) -> optax transformation; called while tracing, so that the learning
-        rate is data and not part of the program.
+      optimizer: (learning_rate=, and others of its keywords) -> optax transformation; called while
+        tracing, so that these numbers are data and not part of the program.
       batch_size: examples a step.
       chunk: examples whose activations are held at once; 0 for all.
       stage_clip_norm: the largest norm of each stage's gradient; None for any.
@@ -64,7 +65,7 @@ class StepFunction:
     """
 
     workload: Any
-    optimizer: Callable[[Any], optax.GradientTransformationExtraArgs]
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs]
     batch_size: int
     chunk: int
     stage_clip_norm: float | None = None
@@ -76,7 +77,7 @@ class StepFunction:
         """The state before the first step, drawn from the seed's `key`."""
         params, model_state = self.workload.init(key)
         # Float zero as the learning rate: a state depends on its existence, never on its value.
-        opt_state = self.optimizer(jnp.float32(0)).init(params)
+        opt_state = self.optimizer(learning_rate=jnp.float32(0)).init(params)
         return TrainState(params, model_state, opt_state)
 
     def __call__(
@@ -86,7 +87,7 @@ class StepFunction:
         indices: jax.Array,
         step: jax.Array,
         key: jax.Array,
-        learning_rate: jax.Array,
+        scalars: dict[str, jax.Array],
     ) -> tuple[TrainState, StepMetrics]:
         """One step.
 
@@ -100,12 +101,13 @@ class StepFunction:
           indices: int32 [batch_size], the step's batch; empty where it is all of `data`.
           step: n, an int32 scalar.
           key: the seed's key.
-          learning_rate: h_n, a float32 scalar.
+          scalars: what the optimizer is given, by keyword: "learning_rate", h_n, and maybe others;
+            float32 scalars.
         """
         objective = self._objective(state, data, indices, step, key)
         stages = Stages(objective, self.stage_clip_norm)
         (loss, model_state), gradient = stages.first(state.params)
-        updates, opt_state = self.optimizer(learning_rate).update(
+        updates, opt_state = self.optimizer(**scalars).update(
             gradient,
             state.opt_state,
             state.params,
@@ -120,7 +122,7 @@ class StepFunction:
         metrics = StepMetrics(
             loss,
             norm(gradient),
-            optimizers.step_size(opt_state, default=learning_rate),
+            optimizers.step_size(opt_state, default=scalars["learning_rate"]),
             optimizers.grad_evals(opt_state),
         )
         return TrainState(params, model_state, opt_state), metrics
@@ -144,16 +146,16 @@ class StepFunction:
 class Program:
     """A step function compiled for a group of seeds.
 
-    One compilation serves every number of steps, seed, learning rate and schedule: the number of
-    steps is the trip count of a loop whose body is always the same code, so that how steps are
-    grouped into calls does not change a bit of the result.
+    One compilation serves every number of steps, seed, learning rate, schedule and other scalar:
+    the number of steps is the trip count of a loop whose body is always the same code, so that how
+    steps are grouped into calls does not change a bit of the result.
     """
 
     def __init__(
         self,
         step: StepFunction,
         feed: Feed,
-        learning_rates: np.ndarray,
+        scalars: Scalars,
         seeds_at_once: int,
         loop: bool,
     ):
@@ -162,20 +164,24 @@ class Program:
         Args:
           step: the step function.
           feed: gives the examples of each step.
-          learning_rates: h_0, h_1, ...: float32 [total_steps].
+          scalars: of every step what the optimizer is given, by keyword: float32 [total_steps], or
+            [total_steps, seeds_at_once] where each seed has its own.
           seeds_at_once: seeds that train together; with 1 there is no axis for them.
           loop: whether steps run in a compiled loop; a streamed feed cannot.
         """
         self._step = step
         self._layout = step.layout
         self._feed = feed
-        self._learning_rates = learning_rates
+        self._scalars = scalars
         self._vector = seeds_at_once > 1
         self._seed_axis = (SEED,) if self._vector else ()
+        self._own_scalars = scalars["learning_rate"].ndim == 2
+        self._scalars_axis = self._seed_axis if self._own_scalars else ()
         self._max_steps = MAX_STEPS_PER_DISPATCH
         function, statistics = step.__call__, step.statistics
         if self._vector:
-            function = self._layout.vmap(function, in_axes=(0, None, 0, None, 0, None))
+            own_scalars = 0 if self._own_scalars else None
+            function = self._layout.vmap(function, in_axes=(0, None, 0, None, 0, own_scalars))
             statistics = self._layout.vmap(statistics, in_axes=(0, None, 0, None, 0))
         init = self._layout.vmap(step.init, in_axes=(0,)) if self._vector else step.init
         # As it is given out a state is taken back; the metrics are on every device.
@@ -192,10 +198,10 @@ class Program:
         self.compilations = 0
         self._compiled: jax.stages.Compiled | None = None
 
-    def with_learning_rates(self, learning_rates: np.ndarray) -> "Program":
-        """The same compiled program with another schedule, which is data to it."""
+    def with_scalars(self, scalars: Scalars) -> "Program":
+        """The same compiled program with other scalars of the same names and axes, its data."""
         other = copy.copy(self)
-        other._learning_rates = learning_rates
+        other._scalars = scalars
         return other
 
     def init(self, seeds: Sequence[int]) -> TrainState:
@@ -266,21 +272,25 @@ class Program:
         indices = self._of_seeds(indices)
         steps, put = len(indices), self._layout.put
         missing = self._max_steps - steps  # the loop never reads the padding
-        indices = np.pad(indices, [(0, missing)] + [(0, 0)] * (indices.ndim - 1))
-        rates = np.pad(self._learning_rates[first_step : first_step + steps], (0, missing))
+        scalars = {k: table[first_step : first_step + steps] for k, table in self._scalars.items()}
+        indices, scalars = jax.tree.map(
+            lambda table: np.pad(table, [(0, missing)] + [(0, 0)] * (table.ndim - 1)),
+            (indices, scalars),
+        )
         return (
             data,
             put(indices, None, *self._seed_axis),
             put(np.int32(first_step)),
             self._keys(tuple(seeds)),
-            put(rates),
+            put(scalars, None, *self._scalars_axis),
             put(np.int32(steps)),
         )
 
     def _step_arguments(self, seeds, data, indices, step):
         """What the compiled step takes after the state."""
-        rate = self._layout.put(self._learning_rates[step])
-        return *self._statistics_arguments(seeds, data, indices, step), rate
+        scalars = {name: table[step] for name, table in self._scalars.items()}
+        scalars = self._layout.put(scalars, *self._scalars_axis)
+        return *self._statistics_arguments(seeds, data, indices, step), scalars
 
     def _statistics_arguments(self, seeds, data, indices, step):
         put = self._layout.put
@@ -304,20 +314,19 @@ class Program:
 def _loop(function: Callable) -> Callable:
     """`function` repeated a number of times that is an argument, its metrics collected in order."""
 
-    def loop(state, data, indices, first_step, key, learning_rates, steps):
+    def loop(state, data, indices, first_step, key, scalars, steps):
+        def at(i):
+            return jax.tree.map(lambda table: table[i], scalars)
+
         def body(i, carry):
             state, history = carry
-            state, metrics = function(
-                state, data, indices[i], first_step + i, key, learning_rates[i]
-            )
+            state, metrics = function(state, data, indices[i], first_step + i, key, at(i))
             history = jax.tree.map(lambda kept, new: kept.at[i].set(new), history, metrics)
             return state, history
 
-        _, shapes = jax.eval_shape(
-            function, state, data, indices[0], first_step, key, learning_rates[0]
-        )
+        _, shapes = jax.eval_shape(function, state, data, indices[0], first_step, key, at(0))
         history = jax.tree.map(
-            lambda leaf: jnp.zeros((len(learning_rates), *leaf.shape), leaf.dtype), shapes
+            lambda leaf: jnp.zeros((len(indices), *leaf.shape), leaf.dtype), shapes
         )
         return jax.lax.fori_loop(0, steps, body, (state, history))
 

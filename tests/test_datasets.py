@@ -243,6 +243,25 @@ def test_fewer_examples_than_published_are_a_subset(published, subset):
         assert (told["full_train_examples"], told["full_test_examples"]) == published
 
 
+def test_examples_held_out_are_the_last_and_no_longer_trained_on():
+    whole = datasets.load("digits")
+    part = whole.first(1_000).hold_out(300)
+    assert part.validation is not None
+    assert part.sizes == (700, 500)
+    for name, array in whole.train.items():
+        np.testing.assert_array_equal(part.train[name], array[:700])
+        np.testing.assert_array_equal(part.validation[name], array[700:1_000])
+    assert part.published == whole.sizes
+    prints = {d.fingerprint for d in (whole, part, whole.hold_out(300), whole.first(1_000))}
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize("examples", [-1, 1_297])
+def test_something_must_be_left_to_train_on(examples):
+    with pytest.raises(UserError, match=r"validation_examples=.* between 1 and 1296"):
+        datasets.load("digits").hold_out(examples)
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_synthetic_stands_for_the_real_one(name, tfds_dir):
     real, noise = datasets.load(name, tfds_dir), datasets.synthetic(name, 3)

@@ -14,6 +14,7 @@ from resuming import check_resuming, log, outcomes
 
 import rkbench.train
 from configs import digits_mlp
+from rkbench import summary
 from rkbench.errors import UserError
 from rkbench.experiment import Experiment
 from rkbench.train import train_and_evaluate, train_experiment
@@ -260,6 +261,42 @@ def test_experiments_that_differ_in_learning_rate_and_seeds_share_one_compilatio
         line["batch/learning_rate"] for line in log(tmp_path / "second") if "batch/loss" in line
     ]
     assert set(rates) == {np.float32(0.01).item()}
+
+
+def test_held_out_examples_are_evaluated_and_the_test_set_is_not_looked_at(tmp_path):
+    record = train_and_evaluate(config(validation_examples=297, eval_test=False), tmp_path)
+    assert record["data"]["train_examples"] == 1_000
+    assert record["data"]["validation_examples"] == 297
+    lines = [line for line in log(tmp_path) if "train/loss" in line]
+    assert [line["step"] for line in lines] == [0, 20, 40, 60]
+    for line in lines:
+        assert not any(name.startswith("test/") for name in line)
+        # An accuracy is a number of the 297 examples.
+        assert line["validation/accuracy"] * 297 == pytest.approx(
+            round(line["validation/accuracy"] * 297), abs=1e-6
+        )
+    assert record["seeds"][0]["best_test_accuracy"] is None
+    assert "297 training examples held out" in summary.text(record)
+
+
+def test_a_number_of_the_optimizer_can_be_data_to_the_program(tmp_path):
+    first = Experiment.from_config(config("rk4_dalr,c=0.5"), traced=("c", "p"))
+    train_experiment(first, tmp_path / "first")
+    changed = config("rk4_dalr,c=2.0")
+    second = Experiment.from_config(changed, like=first, traced=("c", "p"))
+    train_experiment(second, tmp_path / "second")
+    assert second.program.compilations == 1
+    assert log(tmp_path / "second") != log(tmp_path / "first")
+    train_and_evaluate(changed, tmp_path / "alone")
+    for one, other in zip(log(tmp_path / "second"), log(tmp_path / "alone"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_without_momentum_is_another_program(tmp_path):
+    first = Experiment.from_config(config("rk4_momentum,momentum=0.5"), traced=("momentum",))
+    without = config("rk4_momentum,momentum=0.0")
+    second = Experiment.from_config(without, like=first, traced=("momentum",))
+    assert second.workload is not first.workload
 
 
 def test_what_is_compiled_is_not_shared_between_experiments_that_differ_in_it(tmp_path):

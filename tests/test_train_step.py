@@ -98,9 +98,8 @@ def take_step(data, unroll=False, clip_norm=None, **settings):
 
     step = StepFunction(Regression(), optimizer, len(INDICES), 0, **settings)
     state = step.init(jax.random.key(0))
-    after, metrics = jax.jit(step)(
-        state, data, INDICES, jnp.int32(5), jax.random.key(7), jnp.float32(H)
-    )
+    scalars = {"learning_rate": jnp.float32(H)}
+    after, metrics = jax.jit(step)(state, data, INDICES, jnp.int32(5), jax.random.key(7), scalars)
     return state, after, metrics
 
 
@@ -152,10 +151,14 @@ def test_another_step_draws_another_dropout_mask(data):
 def test_statistics_estimated_again_are_those_of_the_parameters(data):
     workload = Regression()
     step = StepFunction(
-        workload, lambda rate: optimizers.create("sgd", rate), batch_size=16, chunk=0
+        workload,
+        lambda learning_rate: optimizers.create("sgd", learning_rate),
+        batch_size=16,
+        chunk=0,
     )
     feed = ResidentFeed(data, batch_size=16)
-    program = Program(step, feed, np.zeros(100, np.float32), seeds_at_once=1, loop=True)
+    scalars = {"learning_rate": np.zeros(100, np.float32)}
+    program = Program(step, feed, scalars, seeds_at_once=1, loop=True)
     state = program.init((0,))
     found = program.with_new_statistics(state, (0,), 3)
     assert_close(found.params, state.params)

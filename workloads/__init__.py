@@ -86,19 +86,20 @@ def _load(name: str, config: Any) -> "Dataset":
     if name == "imagenet2012":
         from workloads.imagenet import dataset
 
-        if config.train_examples:
-            raise UserError(
-                f"train_examples={config.train_examples} needs a dataset in memory; "
-                f"{name} is streamed"
-            )
-
+        for field in ("train_examples", "validation_examples"):
+            if config[field]:
+                raise UserError(
+                    f"{field}={config[field]} needs a dataset in memory; {name} is streamed"
+                )
         return dataset.load(config)
     from workloads import datasets
 
     if layers := config.augment.rand_augment_layers:
         raise UserError(f"augment.rand_augment_layers={layers}: only ImageNet has RandAugment")
     loaded = datasets.load(name, config.data_dir)
-    return loaded.first(config.train_examples) if config.train_examples else loaded
+    if config.train_examples:
+        loaded = loaded.first(config.train_examples)
+    return loaded.hold_out(config.validation_examples) if config.validation_examples else loaded
 
 
 def _image_classification(
@@ -167,10 +168,10 @@ def create(
 ) -> "Workload":
     """The workload `config.workload`, with its data loaded.
 
-    Reads the fields `workload`, `data_dir`, `train_examples`, `input_workers`, `on_corrupt`,
-    `model`, `input_scaling`, `augment`, `l2`, `label_smoothing`, `dtype` and `remat` of `config`. A
-    `dataset` given takes the place of the workload's own; `batch_axes` are the mesh axes over which
-    the statistics of a batch are averaged.
+    Reads the fields `workload`, `data_dir`, `train_examples`, `validation_examples`,
+    `input_workers`, `on_corrupt`, `model`, `input_scaling`, `augment`, `l2`, `label_smoothing`,
+    `dtype` and `remat` of `config`. A `dataset` given takes the place of the workload's own;
+    `batch_axes` are the mesh axes over which the statistics of a batch are averaged.
 
     Raises:
       UserError: an unknown name, a value out of range, or data that is not there and cannot be had.

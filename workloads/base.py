@@ -35,11 +35,17 @@ class Workload(Protocol):
     def test(self) -> Examples: ...
 
     @property
+    def validation(self) -> Examples | None:
+        """Examples held out of the training set; None where there are none."""
+        ...
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Which data it is, for the run's record: plain JSON with name, version and sizes.
 
         Where it is part of the published dataset, it also has "subset": true and the sizes of the
-        whole, "full_train_examples" and "full_test_examples".
+        whole, "full_train_examples" and "full_test_examples"; and where examples are held out for
+        validation their number, "validation_examples".
         """
         ...
 

@@ -22,7 +22,7 @@ class ArrayDataset:
     `train` and `test` are {"image": uint8 [N, H, W, C], "label": int32 [N]} with pixels from 0 to
     `max_value` and labels from 0 to `num_classes` - 1. `fingerprint` tells one preparation of a
     version from another (a subset from the whole). `published` is the number of (training, test)
-    examples of the whole dataset; None: these.
+    examples of the whole dataset; None: these. `validation` is what `hold_out` took, or None.
     """
 
     name: str
@@ -33,9 +33,13 @@ class ArrayDataset:
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
     published: tuple[int, int] | None = None
+    validation: dict[str, np.ndarray] | None = None
 
     def __post_init__(self):
-        for split, arrays in (("train", self.train), ("test", self.test)):
+        splits = {"train": self.train, "test": self.test}
+        if self.validation is not None:
+            splits["validation"] = self.validation
+        for split, arrays in splits.items():
             images, labels = arrays["image"], arrays["label"]
             if len(images) != len(labels) or not len(labels):
                 raise self._bad(f"{split} has {len(images)} images and {len(labels)} labels")
@@ -66,6 +70,25 @@ class ArrayDataset:
             self,
             fingerprint=f"{self.fingerprint}-first-{examples}",
             train={name: array[:examples] for name, array in self.train.items()},
+            published=self.published or (train, test),
+        )
+
+    def hold_out(self, examples: int) -> "ArrayDataset":
+        """The dataset with the last so many training examples for validation instead.
+
+        Raises UserError where nothing would be left to train on.
+        """
+        train, test = self.sizes
+        if not 1 <= examples < train:
+            raise UserError(
+                f"validation_examples={examples} must lie between 1 and {train - 1} (0: none)"
+            )
+        kept = train - examples
+        return dataclasses.replace(
+            self,
+            fingerprint=f"{self.fingerprint}-without-last-{examples}",
+            train={name: array[:kept] for name, array in self.train.items()},
+            validation={name: array[kept:] for name, array in self.train.items()},
             published=self.published or (train, test),
         )
 

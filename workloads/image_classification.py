@@ -48,6 +48,9 @@ class Dataset(Protocol):
     def test(self) -> Examples: ...
 
     @property
+    def validation(self) -> dict[str, np.ndarray] | None: ...
+
+    @property
     def sizes(self) -> tuple[int, int]: ...
 
     @property
@@ -101,9 +104,16 @@ class ImageClassification:
         return self.dataset.test
 
     @property
+    def validation(self) -> Examples | None:
+        return self.dataset.validation
+
+    @property
     def provenance(self) -> dict[str, Any]:
         dataset = self.dataset
         train, test = dataset.sizes
+        held_out = {}
+        if dataset.validation is not None:
+            held_out["validation_examples"] = len(dataset.validation["label"])
         return {
             "name": dataset.name,
             "version": dataset.version,
@@ -111,6 +121,7 @@ class ImageClassification:
             "train_examples": train,
             "test_examples": test,
             **subset_of(dataset.sizes, dataset.published),
+            **held_out,
         }
 
     @property

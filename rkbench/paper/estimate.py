@@ -56,13 +56,14 @@ def estimate(job: Job, timed: bool = True) -> Estimate:
 def _one_seed(config: Any, evals: int) -> tuple[float, float]:
     """Seconds and bytes of one seed, whose step takes `evals` gradients."""
     dataset = datasets.published(workloads.dataset_name(config.workload))
-    train = config.train_examples or dataset[0]
+    train = (config.train_examples or dataset[0]) - config.validation_examples
     batch = train if config.batch_size == "full" else config.batch_size
     speed = _calibrated(config.workload, _frozen(config.model.to_dict()))
     seconds = evals * batch * speed.seconds * config.total_steps
     if config.eval_every_steps:
         evaluations = config.total_steps // config.eval_every_steps + 1
-        examples = dataset[1] + min(config.train_eval_size, train)
+        examples = min(config.train_eval_size, train) + config.validation_examples
+        examples += dataset[1] if config.eval_test else 0
         seconds += evaluations * examples * speed.seconds * _EVALUATION
     held = min(batch, config.physical_batch_size or batch)
     # Parameters, gradient, and about four more of their size for the optimizer and the stages.

@@ -28,6 +28,7 @@ class ImageNet:
     train: HostStream
     test: HostStream
 
+    validation = None  # none is held out of a stream
     name = records.NAME
     version = records.VERSION
     num_classes = records.CLASSES

@@ -1,0 +1,91 @@
+"""`rkbench compare DIR... --output=DIR`: pictures of how optimizers compare, from logs alone.
+
+For each task: curves on the three axes, sensitivity to the learning rate, and a map of where the
+methods are stable; and performance profiles over all tasks. Each as PNG, PDF and, with the numbers
+that it shows, CSV. Where learning rates were not varied, or a single optimizer ran, the pictures
+that would need it are left out.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from rkbench.errors import UserError
+
+
+def run(argv: list[str]) -> None:
+    """Draws the pictures that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog=argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for pictures")
+    parser.add_argument("--metric", help="default: test/accuracy, or what there is instead")
+    parser.add_argument(
+        "--target",
+        help="of the profiles, as 0.95 or mnist_mlp=0.97,fashion_mlp=0.87; without one, "
+        "1 %% from the best final mean of each task",
+    )
+    arguments = parser.parse_args(argv[1:])
+
+    from rkbench.scoring import command
+
+    goals = None if arguments.target is None else command.targets(arguments.target)
+    for file in draw(arguments.folders, arguments.output, arguments.metric, goals):
+        print(file)
+
+
+def draw(
+    folders: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    metric: str | None = None,
+    goals: Mapping[str, float] | float | None = None,
+) -> Iterator[pathlib.Path]:
+    """Draws every picture that the runs in or below the folders allow; yields the files.
+
+    Raises:
+      UserError: no runs, no such metric or task, or nothing that can be written.
+    """
+    from rkbench import plotting
+    from rkbench.comparison import curves, profile_picture, sensitivity
+    from rkbench.comparison.contenders import contenders, first_metric, profiles
+    from rkbench.comparison.names import file_name, namer
+    from rkbench.scoring import collect, score
+    from rkbench.scoring.tables import ranges
+
+    collection = collect(folders)
+    for omission in collection.omissions:
+        print(f"left out: {omission}", file=sys.stderr)
+    metric = metric or first_metric(collection)
+    found = contenders(score(collection, metric))
+    over_tasks = profiles(collection, metric, goals)
+    families = [family for family in ranges(collection, metric) if family.rates[0].value > 0]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}") from error
+    for task in dict.fromkeys(one.setting.task for one in found):
+        own = [one for one in found if one.setting.task == task]
+        yield from plotting.draw(curves.figure(own), output / file_name("curves", task))
+    for task in dict.fromkeys(family.task for family in families):
+        own = [family for family in families if family.task == task]
+        path = output / file_name("sensitivity", task)
+        yield from sensitivity.draw(own, path, namer(folders))
+        yield from _stability(own, output / file_name("stability", task))
+    if over_tasks.contenders:
+        yield from profile_picture.draw(over_tasks, output / "profiles")
+
+
+def _stability(families: Sequence, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The map, where the families have an accuracy to show."""
+    import numpy as np
+
+    from rkbench import heatmap
+    from rkbench.comparison import stability
+
+    of_accuracy = [family for family in families if family.metric.endswith("accuracy")]
+    if of_accuracy:
+        found = stability.heat_map(of_accuracy)
+        if np.isfinite(found.panels[0].values).any():
+            yield from heatmap.draw(found, path)

@@ -1,0 +1,61 @@
+"""Curves of one setting for each optimizer of a task, on the three axes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from rkbench.plotting import Figure, Panel
+from rkbench.records import AXES, Curve, aligned, columns
+from rkbench.scoring import Score, Setting, lower_is_better
+
+SKIPPED = 0.1  # of the points: the vertical axis begins at what was reached by then
+
+
+@dataclasses.dataclass(frozen=True)
+class SettingCurves:
+    """A setting as `plotting.Panel` draws it; its seeds may lie in several folders."""
+
+    setting: Setting
+
+    def curve(self, metric: str, axis: str = "step") -> Curve:
+        """The metric of every seed against the axis."""
+        fields = ("step", axis, metric)
+        return aligned([columns(log.lines, fields) for log in self.setting.logs], metric, axis)
+
+    @property
+    def diverged(self) -> list[int]:
+        """The steps at which seeds diverged, as far as their logs say."""
+        return [max(line["step"] for line in g.lines) for g in self.setting.logs if g.diverged]
+
+
+def figure(scores: Sequence[Score]) -> Figure:
+    """A panel for each axis; the scores are of one task and metric, and each a curve."""
+    metric = scores[0].metric
+    curves = {one.setting.method: SettingCurves(one.setting) for one in scores}
+    counts = sorted({len(one.setting.logs) for one in scores})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    log_y = metric.endswith("loss")
+    limits = None if log_y else _limits(curves, metric)
+    return Figure(
+        tuple(
+            Panel(f"against {label}", metric, curves, axis, limits, log_y)
+            for axis, label in AXES.items()
+        ),
+        caption=f"{scores[0].setting.task}; mean over {seeds} seeds, band: one standard error. One "
+        "setting for each optimizer: the one with the most seeds, of these the best by its mean "
+        "final value. The vertical axis begins at what all had reached after a tenth.",
+        columns=len(AXES),
+    )
+
+
+def _limits(curves: dict[str, SettingCurves], metric: str) -> tuple[float, float]:
+    """From the worst after a tenth of the points to a little beyond the best."""
+    means = [np.nanmean(one.curve(metric).values, axis=0) for one in curves.values()]
+    sign = -1 if lower_is_better(metric) else 1
+    early = [mean[int(SKIPPED * (len(mean) - 1))] for mean in means]
+    ends = sorted(
+        (sign * min(sign * v for v in early), sign * max((sign * m).max() for m in means))
+    )
+    margin = 0.05 * (ends[1] - ends[0])
+    return ends[0] - margin, ends[1] + margin

@@ -1,0 +1,23 @@
+"""What runs and pictures are called: nothing of the machine is told."""
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+Namer = Callable[[pathlib.Path], str]
+
+
+def namer(folders: Sequence[pathlib.Path]) -> Namer:
+    """Names runs by their paths from where all the folders lie."""
+    root = os.path.commonpath([folder.resolve().parent for folder in folders])
+
+    def name(folder: pathlib.Path) -> str:
+        return pathlib.Path(os.path.relpath(folder.resolve(), root)).as_posix()
+
+    return name
+
+
+def file_name(kind: str, task: str) -> str:
+    """ "curves", "mnist_mlp (batch_size=32)" as curves-mnist_mlp-batch_size-32."""
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9_.]+', '-', task).strip('-')}"

@@ -1,0 +1,106 @@
+"""Final and best values against the learning rate, a panel a method, with what diverged marked."""
+
+import itertools
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure as Canvas
+
+from rkbench import plotting, tables
+from rkbench.comparison.names import Namer
+from rkbench.records import METRICS
+from rkbench.scoring import Rate, Robustness
+from rkbench.scoring.scores import QUANTITIES
+
+COLUMNS = 4
+_LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}
+_DIVERGED, _GOOD = "#D55E00", "#009E73"
+
+
+def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
+    """Draws the families, all of one task and metric, to `path`.png and .pdf, and writes .csv."""
+    columns = min(COLUMNS, len(families))
+    rows = -(-len(families) // columns)
+    size = (3.1 * columns + 0.6, 2.7 * rows + 1.2)
+    canvas = Canvas(figsize=size, layout="constrained", dpi=150)
+    all_axes = canvas.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for family, axes in zip(families, all_axes, strict=False):
+        _draw_family(family, axes)
+    for axes in all_axes[len(families) :]:
+        axes.set_visible(False)
+    for axes in all_axes[::columns]:
+        axes.set_ylabel(METRICS.get(families[0].metric, families[0].metric))
+    plotting.add_legend(canvas, all_axes)
+    counts = {len(rate.score.setting.logs) for family in families for rate in family.rates}
+    seeds = f"{max(counts)} seeds" if max(counts) > 1 else "one seed"
+    plotting.add_caption(
+        canvas,
+        f"{families[0].task}: mean over {seeds}, bars: one standard error. Green: all rates tried "
+        "are within 1 % of the best final value. Red: a seed diverged, with the "
+        "share of the seeds that did.",
+        round(size[0] / 4.8) or 1,
+    )
+    return plotting.save(canvas, path, numbers(families, name))
+
+
+def _draw_family(family: Robustness, axes: Any) -> None:
+    values = [rate.value for rate in family.rates]
+    edges = _edges(values)
+    for i, rate in enumerate(family.rates):
+        if rate.score.diverged:
+            axes.axvspan(
+                edges[i], edges[i + 1], color=_DIVERGED, alpha=0.18, lw=0, label="diverged"
+            )
+            share = f"{rate.score.diverged}/{len(rate.score.outcomes)}"
+            place = {"xy": (rate.value, 0.03), "xycoords": axes.get_xaxis_transform()}
+            axes.annotate(share, **place, ha="center", fontsize=6.5, color=_DIVERGED)
+    if family.good:
+        low, high = (values.index(end) for end in family.good)
+        span = edges[low], edges[high + 1]
+        axes.axvspan(*span, color=_GOOD, alpha=0.15, lw=0, label="within 1 % of the best")
+    for quantity, (colour, style, marker) in _LOOKS.items():
+        there = [rate for rate in family.rates if rate.score.values(quantity)]
+        estimates = [rate.score.estimate(quantity) for rate in there]
+        axes.errorbar(
+            [rate.value for rate in there],
+            [estimate.mean for estimate in estimates],
+            [0 if estimate.n < 2 else estimate.standard_error for estimate in estimates],
+            **{"color": colour, "linestyle": style, "marker": marker, "markersize": 3.5},
+            **{"linewidth": 1.4, "elinewidth": 1, "label": quantity},
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_title(family.method, fontsize=9)
+    axes.set_xlabel(family.field.partition(".")[2].replace("_", " "), fontsize=8)
+    axes.tick_params(labelsize=7.5)
+    plotting.finish(axes, family.metric)
+
+
+def _edges(values: Sequence[float]) -> list[float]:
+    """Where the neighbourhoods of the rates meet: their geometric means; [rates + 1]."""
+    inner = [math.sqrt(a * b) for a, b in itertools.pairwise(values)]
+    return [values[0] ** 2 / inner[0], *inner, values[-1] ** 2 / inner[-1]]
+
+
+def numbers(families: Sequence[Robustness], name: Namer) -> str:
+    """What is drawn, as CSV, with the runs of each rate."""
+    header = ["method", "field", "rate", "seeds", "diverged", "stable"]
+    header += [f"{q} {what}" for q in QUANTITIES for what in ("mean", "standard error")]
+    rows = [_row(family, rate, name) for family in families for rate in family.rates]
+    return tables.comma_separated([[*header, "runs"], *rows])
+
+
+def _row(family: Robustness, rate: Rate, name: Namer) -> list[str]:
+    score = rate.score
+    runs = dict.fromkeys(name(log.folder) for log in score.setting.logs)
+    cells = [family.method, family.field, f"{rate.value:g}", str(len(score.outcomes))]
+    cells += [str(score.diverged), str(rate.stable)]
+    for quantity in QUANTITIES:
+        cells += [_cell(number) for number in score.estimate(quantity)[:2]]
+    return [*cells, " ".join(runs)]
+
+
+def _cell(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.6g}"

@@ -1,0 +1,195 @@
+"""From folders to settings: runs that differ in nothing but seeds, and why others were left out.
+
+Numbers are averaged over the seeds of one setting and never over anything else. Settings with the
+same task (data, model, batch) can be compared.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rkbench import run_record
+from rkbench.errors import UserError
+from rkbench.records import Run
+from rkbench.scoring.outcomes import SeedLog
+
+# What a method may choose; all other fields make up the task.
+METHOD_FIELDS = (
+    *("optimizer", "schedule", "grad_clip_norm", "grad_clip_stages"),
+    *("l2", "label_smoothing", "batch_norm_update"),
+)
+# How long a run is, what it reports and how it is executed: neither task nor method.
+_RUN_FIELDS = (
+    *("total_steps", "eval_every_steps", "checkpoint_every_steps", "log_every_steps"),
+    *("train_eval_size", "eval_test", "physical_batch_size", "remat"),
+    *("compiled_loops", "vectorize_seeds", "on_corrupt"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Omission:
+    """A run, or part of it, that no number contains."""
+
+    folder: pathlib.Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One method with one choice of hyperparameters on one task.
+
+    Attributes:
+      task: the name of data, model and batch; unlike tasks have unlike names.
+      method: the optimizer's name, with what tells it from the task's other settings.
+      config: the plain config, without what decides nothing (seeds, folders).
+      data: what run.json says of the data.
+      logs: its seeds, ordered.
+    """
+
+    task: str
+    method: str
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    logs: tuple[SeedLog, ...]
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name alone."""
+        return self.config["optimizer"]["name"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """All that was found."""
+
+    settings: tuple[Setting, ...]
+    omissions: tuple[Omission, ...]
+
+
+def collect(folders: Iterable[pathlib.Path]) -> Collection:
+    """Reads every run in or below the folders.
+
+    What is unfinished, damaged, cut off or there twice is left out and named.
+
+    Raises:
+      UserError: there is no such folder, or no run in one.
+    """
+    groups: dict[str, tuple[Mapping, Mapping, dict[int, SeedLog]]] = {}
+    omissions: list[Omission] = []
+    for run in find(folders):
+        try:
+            config, data = run_record.comparable(run.record), run.record.get("data") or {}
+            logs = list(_seed_logs(run, omissions))
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error) if isinstance(error, UserError) else "run.json is no run record"
+            omissions.append(Omission(run.folder, reason))
+            continue
+        key = run_record.canonical({"config": config, "data": data})
+        _, _, known = groups.setdefault(key, (config, data, {}))
+        for log in logs:
+            if (first := known.setdefault(log.seed, log)) is not log:
+                reason = f"seed {log.seed} is in {first.folder} already"
+                omissions.append(Omission(run.folder, reason))
+    found = [group for group in groups.values() if group[2]]
+    return Collection(_settings(found), tuple(omissions))
+
+
+def find(folders: Iterable[pathlib.Path]) -> list[Run]:
+    """Every run in or below the folders, once each, in the order of their paths; see `collect`."""
+    found: dict[pathlib.Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
+        records = sorted(folder.rglob("run.json"))
+        if not records:
+            raise UserError(f"{folder} holds no runs: no run.json in it or below")
+        for record in records:
+            found.setdefault(record.resolve().parent, Run(record.parent))
+    return list(found.values())
+
+
+def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:
+    """The seeds that came to an end and whose lines reach it; the others become omissions."""
+    entries = {entry["seed"]: entry for entry in run.record["seeds"]}
+    wanted = run.record["config"].get("seeds") or []
+    if unfinished := [seed for seed in wanted if seed not in entries]:
+        reason = f"status {run.record.get('status')!r}: no result of seeds {unfinished}"
+        if "error" in run.record:
+            reason += f" ({run.record['error']})"
+        omissions.append(Omission(run.folder, reason))
+    for seed, entry in entries.items():
+        lines = tuple(line for line in run.log if line["seed"] == seed)
+        diverged = entry["status"] == "diverged"
+        reached = max((line["step"] for line in lines), default=-1)
+        if reached < entry["steps"] - (_interval(run.record["config"]) if diverged else 0):
+            where = f"ends at step {reached} of {entry['steps']}" if lines else "has none of it"
+            omissions.append(Omission(run.folder, f"seed {seed}: the log {where}"))
+        else:
+            yield SeedLog(run.folder, seed, diverged, lines)
+
+
+def _interval(config: Mapping[str, Any]) -> int:
+    """The steps between two lines of a log: a seed that diverged may have none where it ended."""
+    every = (config.get("eval_every_steps"), config.get("log_every_steps"))
+    return min((steps for steps in every if steps), default=config["total_steps"])
+
+
+def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) -> tuple:
+    """The groups as settings, tasks together and in the order in which they were found."""
+    tasks = distinct_names(
+        [config["workload"] for config, _, _ in groups],
+        [_task(config, data) for config, data, _ in groups],
+    )
+    settings = [
+        Setting(task, "", config, data, tuple(logs[seed] for seed in sorted(logs)))
+        for task, (config, data, logs) in zip(tasks, groups, strict=True)
+    ]
+    return with_methods(sorted(settings, key=lambda setting: setting.task))
+
+
+def with_methods(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The settings with methods that tell them apart from one another within each task."""
+    names = distinct_names(
+        [f"{setting.task}\n{setting.optimizer}" for setting in settings],
+        [flat(setting.config) for setting in settings],
+    )
+    return tuple(
+        dataclasses.replace(setting, method=name.split("\n", 1)[1])
+        for setting, name in zip(settings, names, strict=True)
+    )
+
+
+def _task(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that two runs must share to be compared."""
+    rest = {k: v for k, v in config.items() if k not in METHOD_FIELDS + _RUN_FIELDS}
+    return flat({**rest, "data": data})
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"group.field": value} of a plain config."""
+    fields = {}
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            fields |= flat(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def distinct_names(names: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each name, with the fields in brackets in which those of the same name differ."""
+    unique = []
+    for name, own in zip(names, fields, strict=True):
+        alike = [other for n, other in zip(names, fields, strict=True) if n == name]
+        differing = [
+            field
+            for field in dict.fromkeys(field for other in alike for field in other)
+            if len({repr(other.get(field)) for other in alike}) > 1
+        ]
+        shown = ", ".join(f"{field.split('.')[-1]}={own.get(field)}" for field in differing)
+        unique.append(f"{name} ({shown})" if shown else name)
+    return unique

@@ -1,0 +1,192 @@
+"""`rkbench sweep --config=configs/mnist_mlp.py:rk4 --space=FILE --workdir=DIR`: tunes and reports.
+
+Every trial is an ordinary run in DIR/<optimizer>/trial-000 and so on. The best by a metric of
+examples held out of the training set is trained again, with other seeds and on the same training
+examples, in DIR/<optimizer>/chosen: only these runs see the test set. With
+--optimizers=adam,rk4,... every one is tuned by the same protocol. DIR/sweep.json holds all of it.
+
+The same command again goes on where it stopped. --shard=1/4 trains every fourth trial, and may run
+at the same time as the other three, on other machines with a folder in common. Fields of the config
+are set for all trials by --config.FIELD=VALUE. Config and space are Python code: trust them.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from rkbench import command_line
+from rkbench.errors import UserError
+
+SPACES = "configs/sweeps"
+
+
+def run(argv: list[str]) -> None:
+    """Runs the sweep of a command line and prints what came out."""
+    if "--help" in argv[1:] or "-h" in argv[1:]:
+        print(f"{__doc__}\n{_flags(argv).get_help()}")
+        return
+    logging.set_verbosity(logging.WARNING)
+    values = _parsed(argv)
+    for name, meaning in (("config", "the preset"), ("space", "the search space")):
+        if getattr(values, name) is None:
+            raise UserError(f"--{name} is missing: {meaning}")
+    if not values.workdir:
+        raise UserError("--workdir is missing: the folder of the sweep")
+    shard = _shard(values.shard)
+    from rkbench.sweep import plan, space  # JAX loads only when it is needed
+
+    protocol = _protocol(values)
+    workdir = pathlib.Path(values.workdir)
+    spaces = space.load(command_line.find_file("space", values.space, SPACES, "[a-z]*_*.py"))
+    tunings = []
+    for config in _configs(argv, values, protocol.gradient_evaluations is not None):
+        own = space.of_optimizer(spaces, config)
+        tunings.append(plan.tuning(config, own, protocol, workdir))
+    sweep(tunings, protocol, workdir, shard)
+
+
+def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
+    """Trains what is missing of this shard, (i, n) with i from 0, chooses, and reports."""
+    from rkbench import compilation
+    from rkbench.experiment import Experiment
+    from rkbench.sweep import output, results
+    from rkbench.sweep.train import Trainer
+
+    compilation.enable_cache()
+    record = output.read(workdir, tunings, protocol)
+    Experiment.from_config(tunings[0].trials[0].config)  # refuses what cannot work
+    output.make_folder(workdir)
+    index, count = shard
+    everything = [trial for one in tunings for trial in one.trials]
+    mine = {trial.folder for trial in everything[index::count]}
+    reruns = tunings[index::count] if protocol.seeds else []
+    trainer = Trainer(
+        len(mine) + len(reruns),
+        {name: choice["compilations"] for name, choice in record.get("choices", {}).items()},
+    )
+
+    def choose() -> list[results.Choice]:
+        found = [results.choose(one, protocol, trainer.failures) for one in tunings]
+        output.write(workdir, found, protocol, trainer.compilations)
+        return found
+
+    def rerun(tuning: Any) -> None:
+        best = results.choose(tuning, protocol, trainer.failures).best
+        if tuning in reruns and best is not None:
+            trainer.train(tuning, [tuning.chosen(best.trial, protocol)], protocol)
+
+    for one in tunings:
+        trainer.train(one, [trial for trial in one.trials if trial.folder in mine], protocol)
+        choose()
+        rerun(one)  # now, as the program is compiled
+    for one in tunings:
+        rerun(one)  # those that had to wait for other shards
+    print(output.text(choose(), protocol, trainer.compilations))
+    print(f"\n{workdir / output.FILE}")
+
+
+def _flags(argv: list[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file and variant", values, sys_argv=argv
+    )
+    text, number, numbers = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list
+    own: dict[str, Any] = {"flag_values": values}
+    text("space", None, f"Search space, a file as {SPACES}/learning_rate.py", **own)
+    text("workdir", None, "Folder of the sweep; made if it is not there", **own)
+    numbers("optimizers", [], "Several, each instead of the config's own", **own)
+    number("trials", 15, "Trials of each optimizer, at most", **own)
+    text("sampler", "auto", "grid, halton, sobol; auto: a grid for one range, else halton", **own)
+    number("sampler_seed", 0, "Of halton's and sobol's scrambling", **own)
+    number("gradient_evaluations", None, "Budget of each seed instead of total_steps", **own)
+    number("evaluations", 40, "Evaluations of each run; 0: as the config says", **own)
+    text("metric", "validation/accuracy", "Of validation or train, accuracy or loss", **own)
+    text("quantity", "final", "Of the metric: final or best", **own)
+    numbers("tuning_seeds", ["100"], "Seeds of every trial", **own)
+    numbers("seeds", ["0", "1", "2", "3", "4"], "Reporting seeds, of what is chosen", **own)
+    text("shard", "1/1", "i/n: every n-th trial, from the i-th", **own)
+    return values
+
+
+def _parsed(argv: list[str]) -> flags.FlagValues:
+    """The flags; an argument that is none is an error."""
+    values = _flags(argv)
+    rest = command_line.parse_flags(argv, values)
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.FIELD=VALUE")
+    return values
+
+
+def _protocol(values: Any) -> Any:
+    from rkbench.sweep.plan import Protocol
+
+    return Protocol(
+        trials=values.trials,
+        sampler=values.sampler,
+        sampler_seed=values.sampler_seed,
+        metric=values.metric,
+        quantity=values.quantity,
+        tuning_seeds=_seeds("tuning_seeds", values.tuning_seeds),
+        seeds=_seeds("seeds", values.seeds),
+        gradient_evaluations=values.gradient_evaluations,
+        evaluations=values.evaluations or None,
+    )
+
+
+def _configs(argv: list[str], values: Any, has_budget: bool) -> list[Any]:
+    """The config of each optimizer, with the overrides of the command line."""
+    given = config_flags.get_override_values(values["config"])
+    for field, instead in (("seeds", "--tuning_seeds and --seeds"), ("eval_test", "nothing")):
+        if field in given:
+            raise UserError(f"--config.{field} is the sweep's own; there is {instead} instead")
+    if has_budget and "total_steps" in given:
+        raise UserError("--config.total_steps and --gradient_evaluations contradict each other")
+    names = list(values.optimizers)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--optimizers names {repeated[0]!r} twice")
+    found = [_parsed(command_line.with_variant(argv, name)).config for name in names]
+    return [_prepared(config, given) for config in found or [values.config]]
+
+
+def _prepared(config: Any, given: Any) -> Any:
+    """The sweep's own defaults: a tenth of the examples held out, no TensorBoard."""
+    from rkbench.sweep.plan import changed
+
+    fields = {}
+    if "tensorboard" not in given:
+        fields["tensorboard"] = False
+    if "validation_examples" not in given and not config.validation_examples:
+        import workloads
+        from workloads import datasets
+
+        if config.workload not in workloads.names():
+            raise UserError(f"--config.validation_examples is needed for {config.workload}")
+        published, _ = datasets.published(workloads.dataset_name(config.workload))
+        fields["validation_examples"] = (config.train_examples or published) // 10
+    return changed(config, fields)
+
+
+def _seeds(name: str, words: Sequence[str]) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(word) for word in words)
+    except ValueError as error:
+        raise UserError(f"--{name}={','.join(words)}: whole numbers are needed") from error
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--{name}={','.join(words)} names a seed twice")
+    return seeds
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard={text}: i/n with 1 <= i <= n is needed")
+    return int(match[1]) - 1, int(match[2])
+
+
+if __name__ == "__main__":
+    run(sys.argv)

@@ -1,0 +1,162 @@
+"""What a sweep says: `sweep.json`, the tables on the terminal and the warnings."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rkbench import errors, run_record, scoring, tables
+from rkbench.run_record import Record
+from rkbench.statistics import percent
+from rkbench.sweep.plan import CHOSEN, Protocol, Tuning, description
+from rkbench.sweep.results import Choice, Result
+from rkbench.sweep.train import shown
+
+FILE = "sweep.json"
+
+
+def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -> Record:
+    """What `sweep.json` says so far; {} where there is none.
+
+    Raises:
+      UserError: the folder belongs to another sweep.
+    """
+    path = workdir / FILE
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        recorded = record["sweep"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.UserError(f"{path} is damaged: {error!r}") from error
+    if differing := run_record.differences(recorded, description(tunings, protocol)):
+        shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
+        raise errors.UserError(f"{workdir} belongs to another sweep; it differs in {shown}")
+    return record
+
+
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes the sweep's folder; UserError where that is not possible."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(f"workdir {workdir} cannot be made: {error.strerror}") from error
+
+
+def write(
+    workdir: pathlib.Path,
+    choices: Sequence[Choice],
+    protocol: Protocol,
+    compilations: Mapping[str, int],
+) -> None:
+    """Writes `sweep.json` anew."""
+    tunings = [choice.tuning for choice in choices]
+    record = {
+        **run_record.environment(),
+        "sweep": description(tunings, protocol),
+        "seeds": list(protocol.seeds),
+        "choices": {
+            choice.tuning.optimizer: _of_choice(choice, workdir, protocol)
+            | {"compilations": compilations.get(choice.tuning.optimizer, 0)}
+            for choice in choices
+        },
+    }
+    run_record.write_json(workdir / FILE, record)
+
+
+def _of_choice(choice: Choice, workdir: pathlib.Path, protocol: Protocol) -> dict[str, Any]:
+    best = choice.best
+    folder = choice.tuning.folder / CHOSEN
+    return {
+        "trials": [
+            {
+                "folder": str(found.trial.folder.relative_to(workdir)),
+                "settings": run_record.plain(found.trial.settings),
+                "total_steps": found.trial.config.total_steps,
+                "status": found.status,
+                protocol.metric: found.value,
+                "seconds": found.seconds,
+            }
+            | ({"error": found.error} if found.error else {})
+            for found in choice.results
+        ],
+        "best": None if best is None else str(best.trial.folder.relative_to(workdir)),
+        "settings": None if best is None else run_record.plain(best.trial.settings),
+        "chosen": str(folder.relative_to(workdir)) if folder.is_dir() else None,
+        "warnings": list(choice.warnings),
+    }
+
+
+def text(choices: Sequence[Choice], protocol: Protocol, compilations: Mapping[str, int]) -> str:
+    """All trials, the choices, what they came to with the reporting seeds, and the warnings."""
+    parts = []
+    for choice in choices:
+        count = compilations.get(choice.tuning.optimizer, 0)
+        header = (
+            f"{choice.tuning.optimizer}: {len(choice.results)} trials, "
+            f"{count} compilation{'s' if count != 1 else ''}"
+        )
+        parts.append(f"{header}\n{tables.aligned(_trials(choice, protocol))}")
+    rows = [
+        ("optimizer", "chosen", protocol.metric, "final test accuracy (%)", "seeds", "warnings")
+    ]
+    rows += [_chosen(choice) for choice in choices]
+    parts.append(tables.aligned(rows))
+    parts.append(
+        f"chosen by the {protocol.quantity} {protocol.metric}, mean over the tuning seeds "
+        f"{_numbers(protocol.tuning_seeds)}; test accuracy: mean ± standard error over the "
+        f"reporting seeds {_numbers(protocol.seeds) or '(none)'}"
+    )
+    if found := warnings(choices):
+        parts.append("\n".join(f"warning: {warning}" for warning in found))
+    return "\n\n".join(parts)
+
+
+def warnings(choices: Sequence[Choice]) -> list[str]:
+    """All that is to be said about the choices, each with its optimizer."""
+    found = [f"{c.tuning.optimizer}: {warning}" for c in choices for warning in c.warnings]
+    if unfinished := sum(choice.unfinished for choice in choices):
+        found.append(f"{unfinished} trials are not finished: the same command goes on")
+    return found
+
+
+def _trials(choice: Choice, protocol: Protocol) -> list[tuple[str, ...]]:
+    rows = [("trial", "settings", protocol.metric, "seconds")]
+    for found in choice.results:
+        mark = " <- chosen" if found is choice.best else ""
+        rows.append(
+            (
+                found.trial.folder.name,
+                shown(found.trial.settings),
+                _value(found) + mark,
+                f"{found.seconds:.1f}",
+            )
+        )
+    return rows
+
+
+def _value(found: Result) -> str:
+    if found.value is not None:
+        return f"{found.value:.4f}"
+    return f"{found.status}: {found.error}" if found.error else found.status
+
+
+def _chosen(choice: Choice) -> tuple[str, ...]:
+    name, warned = choice.tuning.optimizer, str(len(choice.warnings) or "")
+    if choice.best is None:
+        return (name, "-", "-", "-", "0", warned)
+    tested, seeds = "-", 0
+    folder = choice.tuning.folder / CHOSEN
+    if (folder / "run.json").is_file():
+        found = scoring.collect([folder])
+        if any(log.points("test/accuracy") for one in found.settings for log in one.logs):
+            (score,) = scoring.score(found, "test/accuracy")
+            tested, seeds = percent(score.final), len(score.outcomes)
+            if score.diverged:
+                tested += f" ({score.diverged} diverged)"
+    value = f"{choice.best.value:.4f}"
+    return (name, shown(choice.best.trial.settings), value, tested, str(seeds), warned)
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,219 @@
+"""What a sweep consists of: trials and rerun as configs and folders, before anything is trained."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rkbench import costs, errors, run_record
+from rkbench.experiment import check_optimizer, learning_rates
+from rkbench.scoring.scores import QUANTITIES
+from rkbench.sweep.sampling import Settings, sample
+from rkbench.sweep.space import Space
+
+CHOSEN = "chosen"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What all optimizers of a sweep have in common.
+
+    Attributes:
+      trials: how many an optimizer, at most.
+      sampler: one of `sampling.SAMPLERS`, and `sampler_seed` its seed.
+      metric: by which settings are chosen; not of the test set.
+      quantity: of the metric, "final" or "best".
+      tuning_seeds: with which every trial is trained; the metric is averaged over them.
+      seeds: with which the chosen settings are trained again; none of them is a tuning seed.
+      gradient_evaluations: the budget of each seed of each run; None: the config's `total_steps`.
+      evaluations: of each run, at equal shares of its steps; None: the config's `eval_every_steps`.
+    """
+
+    trials: int = 15
+    sampler: str = "auto"
+    sampler_seed: int = 0
+    metric: str = "validation/accuracy"
+    quantity: str = "final"
+    tuning_seeds: tuple[int, ...] = (100,)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    gradient_evaluations: int | None = None
+    evaluations: int | None = 40
+
+    def __post_init__(self):
+        split = self.metric.split("/")[0]
+        if split not in ("validation", "train"):
+            raise errors.UserError(
+                f"metric={self.metric}: settings are chosen by the validation (or train) split, "
+                "never by the test set; nearest: validation/accuracy, validation/loss"
+            )
+        if self.metric.split("/")[1:] not in (["accuracy"], ["loss"]):
+            raise errors.unknown("metric", self.metric, (f"{split}/accuracy", f"{split}/loss"))
+        if self.quantity not in QUANTITIES:
+            raise errors.unknown("quantity", self.quantity, QUANTITIES)
+        if not self.tuning_seeds:
+            raise errors.UserError("tuning_seeds is empty: trials need at least one seed")
+        if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
+            raise errors.UserError(
+                f"seeds {both} are tuning seeds and reporting seeds at once: chosen settings are "
+                "reported on seeds that had no part in the choice"
+            )
+        for name in ("gradient_evaluations", "evaluations"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise errors.UserError(f"{name}={value} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One setting of one optimizer, as an ordinary run.
+
+    Attributes:
+      optimizer: its name.
+      number: from 0.
+      settings: what the space says.
+      config: all of it, locked.
+      folder: the run's.
+    """
+
+    optimizer: str
+    number: int
+    settings: Settings
+    config: Any
+    folder: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """One optimizer's part of a sweep.
+
+    Attributes:
+      optimizer: its name.
+      space: its own.
+      base: the config that trials change.
+      trials: all of them.
+      folder: of all its runs.
+    """
+
+    optimizer: str
+    space: Space
+    base: Any
+    trials: tuple[Trial, ...]
+    folder: pathlib.Path
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """The optimizer's numbers in which trials differ, beside the learning rate.
+
+        They are data to the program that all trials share.
+        """
+        names = [field.partition(".")[2] for field in self.space if field.startswith("optimizer.")]
+        values = {n: [t.config.optimizer[n] for t in self.trials] for n in names}
+        return tuple(
+            name
+            for name, own in values.items()
+            if name != "learning_rate" and all(isinstance(value, float) for value in own)
+        )
+
+    def program(self, trial: Trial) -> str:
+        """What decides which compiled program a trial needs: equal for trials that can share one.
+
+        Numbers that are data count only as being there (not zero), schedules not at all.
+        """
+        data = {"optimizer.learning_rate", *(f"optimizer.{name}" for name in self.traced)}
+        parts = {
+            field: bool(value) if field in data else value
+            for field, value in trial.settings.items()
+            if not field.startswith("schedule.")
+        }
+        return repr((trial.config.total_steps, parts))
+
+    def chosen(self, trial: Trial, protocol: Protocol) -> Trial:
+        """The trial's setting trained again: with the reporting seeds, and tested."""
+        config = changed(trial.config, {"seeds": protocol.seeds, "eval_test": True})
+        return dataclasses.replace(trial, config=config, folder=self.folder / CHOSEN)
+
+
+def tuning(config: Any, space: Space, protocol: Protocol, workdir: pathlib.Path) -> Tuning:
+    """The trials of a config's optimizer.
+
+    Raises:
+      UserError: a setting that cannot work, or a budget of less than a step.
+    """
+    name = config.optimizer.name
+    if protocol.metric.startswith("validation/") and not config.validation_examples:
+        raise errors.UserError(f"metric={protocol.metric} needs validation_examples > 0")
+    base = changed(config, {"seeds": protocol.tuning_seeds, "eval_test": False})
+    folder = workdir / name.replace(":", "-")
+    sampled = sample(space, protocol.trials, protocol.sampler, protocol.sampler_seed)
+    width = max(3, len(str(len(sampled) - 1)))
+    spent: dict[str, int] = {}
+    trials = []
+    for number, settings in enumerate(sampled):
+        trial = changed(base, settings)
+        try:
+            check_optimizer(trial.optimizer, learning_rates(trial))
+        except ValueError as error:
+            raise errors.UserError(f"the search space of {name!r}: {settings}: {error}") from error
+        trial = _with_budget(trial, protocol, spent)
+        path = folder / f"trial-{number:0{width}d}"
+        trials.append(Trial(name, number, settings, trial, path))
+    return Tuning(name, space, base, tuple(trials), folder)
+
+
+def _with_budget(config: Any, protocol: Protocol, spent: dict[str, int]) -> Any:
+    """The config with steps and evaluations of the protocol.
+
+    `spent` keeps the gradients a step by what decides them: the optimizer without its numbers.
+    """
+    fields, steps = {}, config.total_steps
+    if protocol.gradient_evaluations is not None:
+        parts = repr([v for v in config.optimizer.values() if not isinstance(v, float)])
+        if parts not in spent:
+            spent[parts] = costs.grad_evals_of_step(config)
+        steps = fields["total_steps"] = protocol.gradient_evaluations // spent[parts]
+        if not steps:
+            raise errors.UserError(
+                f"gradient_evaluations={protocol.gradient_evaluations} are less than the "
+                f"{spent[parts]} of one step of {config.optimizer.name!r}"
+            )
+    if protocol.evaluations is not None:
+        every = -(-steps // protocol.evaluations)
+        fields |= {"eval_every_steps": every, "log_every_steps": every}
+    return changed(config, fields)
+
+
+def changed(config: Any, settings: Mapping[str, Any]) -> Any:
+    """A locked copy of the config with these fields; whole numbers stay whole.
+
+    Raises:
+      UserError: a value of the wrong type.
+    """
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked():
+        for field, value in settings.items():
+            old = copy
+            for name in field.split("."):
+                old = old[name]
+            if type(old) is int and isinstance(value, float):
+                value = round(value)
+            try:
+                copy.update_from_flattened_dict({field: value})
+            except TypeError as error:
+                raise errors.UserError(f"{field}={value!r}: {error}") from error
+    return copy.lock()
+
+
+def description(tunings: Sequence[Tuning], protocol: Protocol) -> dict[str, Any]:
+    """What makes a folder this sweep's: plain JSON. The reporting seeds are not part of it."""
+    fields = dataclasses.asdict(protocol)
+    fields.pop("seeds")
+    return {
+        "protocol": run_record.plain(fields),
+        "optimizers": {
+            one.optimizer: {
+                "space": {field: str(distribution) for field, distribution in one.space.items()},
+                "config": run_record.identity(run_record.plain_config(one.base)),
+            }
+            for one in tunings
+        },
+    }

@@ -1,0 +1,328 @@
+"""Search spaces, sampling, equal budgets, and sweeps of tiny runs on the embedded digits."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import digits_mlp
+from configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
+from rkbench import command_line
+from rkbench.errors import UserError
+from rkbench.scoring import collect
+from rkbench.sweep import command, plan, results, space
+from rkbench.sweep.sampling import sample
+from rkbench.train_step import Program
+
+pytestmark = pytest.mark.standard_promotion
+
+RATE = "optimizer.learning_rate"
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def config(variant="rk4", **changes):
+    result = digits_mlp.get_config(variant)
+    result.model.hidden_sizes = (16,)
+    result.update({"validation_examples": 297, **changes})
+    return result.lock()
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({RATE: LogUniform(0.1, 0.01)}, "is empty: low < high"),
+        ({RATE: LogUniform(0.1, 0.1)}, "is empty: low < high"),
+        ({RATE: LogUniform(0.0, 0.1)}, "needs low > 0"),
+        ({RATE: Uniform(0.0, float("inf"))}, "is empty"),
+        ({RATE: Uniform(True, 1.5)}, "True in .* is no number"),
+        ({RATE: Choice(())}, "nothing to choose from"),
+        ({RATE: Choice((0.1, 0.1))}, "names a value twice"),
+        ({RATE: (0.1, 0.2)}, "is no distribution; there are LogUniform"),
+        ({RATE: Fixed(0.1)}, "fixes every field"),
+        ({"optimizer.learning_rat": Uniform(0, 1)}, "nearest: optimizer.learning_rate"),
+        ({"seeds": Choice(((0,), (1,)))}, "seeds cannot be tuned"),
+        ({"total_steps": Choice((1, 2))}, "total_steps cannot be tuned"),
+        ({"optimizer.name": Choice(("adam", "rk4"))}, "optimizer.name cannot be tuned"),
+    ],
+)
+def test_spaces_that_are_empty_or_contradictory_are_refused(own, message):
+    with pytest.raises(UserError, match=message):
+        space.of_optimizer({"rk4": own}, config())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(): return {}", "search space is empty"),
+        ("def get_config(): return {'rk4': {}}", "search space of 'rk4' is empty"),
+        ("x = 1", r"has no get_config\(\)"),
+        ("x = 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_files_that_are_no_space_are_refused(tmp_path, text, message):
+    (tmp_path / "space.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        space.load(tmp_path / "space.py")
+
+
+def test_an_optimizer_has_its_own_space_or_that_of_all():
+    spaces = {"adam": {RATE: LogUniform(0.1, 1)}, "*": {RATE: LogUniform(1, 10)}}
+    assert space.of_optimizer(spaces, config("adam"))[RATE].low == 0.1
+    assert space.of_optimizer(spaces, config("rk4"))[RATE].low == 1
+    with pytest.raises(UserError, match="'rk4'; nearest: adam"):
+        space.of_optimizer({"adam": spaces["adam"]}, config("rk4"))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("[a-z]*_*.py")))
+def test_installed_spaces_fit_every_optimizer(file):
+    spaces = space.load(file)
+    for name in digits_mlp.PRESETS:
+        own = space.of_optimizer(spaces, config(name))
+        tuned = plan.tuning(config(name), own, plan.Protocol(trials=2), pathlib.Path("x"))
+        assert len(tuned.trials) == 2
+
+
+def test_a_grid_is_evenly_spaced_with_both_ends_and_takes_every_choice():
+    own = {RATE: LogUniform(1e-3, 1e1), "l2": Choice((0.0, 1e-4)), "label_smoothing": Fixed(0.1)}
+    found = sample(own, 11)
+    assert len(found) == 10
+    rates = [one[RATE] for one in found if one["l2"] == 0]
+    np.testing.assert_allclose(rates, np.geomspace(1e-3, 1e1, 5), rtol=1e-5)
+    assert {one["label_smoothing"] for one in found} == {0.1}
+    with pytest.raises(UserError, match="too few for a grid: 2 choices x two values"):
+        sample(own, 3)
+
+
+@pytest.mark.parametrize("sampler", ["halton", "sobol"])
+def test_quasi_random_points_are_the_same_every_time_and_fill_the_space(sampler):
+    own = {RATE: LogUniform(1e-3, 1e1), "optimizer.momentum": Uniform(0.5, 0.9)}
+    found = sample(own, 24, sampler, seed=3)
+    assert found == sample(own, 24, sampler, seed=3) != sample(own, 24, sampler, seed=4)
+    assert len(found) == 24
+    rates = np.log10([one[RATE] for one in found])
+    momenta = np.array([one["optimizer.momentum"] for one in found])
+    for values, low, high in ((rates, -3, 1), (momenta, 0.5, 0.9)):
+        counts, _ = np.histogram(values, 4, (low, high))
+        assert counts.sum() == 24
+        assert counts.min() >= 4  # random points leave a quarter with fewer in most draws
+    assert sample(own, 24) == sample(own, 24, "halton")
+    with pytest.raises(UserError, match="'haltn'; nearest: halton"):
+        sample(own, 24, "haltn")
+
+
+@pytest.mark.parametrize(
+    ("variant", "field", "steps"),
+    [("adam", RATE, 600), ("rk4", RATE, 150), ("rk4_dalr", "optimizer.c", 100)],
+)
+def test_a_budget_of_gradients_is_divided_by_what_a_step_spends(variant, field, steps):
+    protocol = plan.Protocol(trials=2, gradient_evaluations=603, evaluations=8)
+    own = {field: LogUniform(0.1, 1.0)}
+    tuned = plan.tuning(config(variant), own, protocol, pathlib.Path("x"))
+    for trial in tuned.trials:
+        assert trial.config.total_steps == 603 // (600 // steps)
+        assert trial.config.total_steps // trial.config.eval_every_steps == 7
+        assert trial.config.seeds == (100,)
+        assert not trial.config.eval_test
+    rerun = tuned.chosen(tuned.trials[1], protocol)
+    assert (rerun.config.seeds, rerun.config.eval_test) == ((0, 1, 2, 3, 4), True)
+    assert rerun.config.optimizer == tuned.trials[1].config.optimizer
+
+
+def test_the_budget_follows_a_method_that_is_tuned():
+    own = {"optimizer.tableau": Choice(("heun", "rk4"))}
+    protocol = plan.Protocol(gradient_evaluations=400)
+    tuned = plan.tuning(config("rk"), own, protocol, pathlib.Path("x"))
+    assert [trial.config.total_steps for trial in tuned.trials] == [200, 100]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metric": "test/accuracy"}, "never by the test set"),
+        ({"metric": "validation/acc"}, "nearest: validation/accuracy"),
+        ({"quantity": "mean"}, "unknown quantity 'mean'"),
+        ({"tuning_seeds": (0,)}, r"seeds \[0\] are tuning seeds and reporting seeds"),
+        ({"tuning_seeds": ()}, "tuning_seeds is empty"),
+        ({"gradient_evaluations": 0}, "gradient_evaluations=0"),
+    ],
+)
+def test_protocols_that_are_not_fair_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        plan.Protocol(**fields)
+
+
+def test_settings_and_budgets_that_cannot_work_are_refused():
+    own = {"optimizer.momentum": Choice((0.5, 1.5))}
+    with pytest.raises(UserError, match=r"search space of 'rk4'.*momentum must be"):
+        plan.tuning(config(), own, plan.Protocol(), pathlib.Path("x"))
+    budget = plan.Protocol(gradient_evaluations=3)
+    with pytest.raises(UserError, match="less than the 4 of one step of 'rk4'"):
+        plan.tuning(config(), {RATE: Uniform(0.1, 1)}, budget, pathlib.Path("x"))
+    with pytest.raises(UserError, match="needs validation_examples"):
+        plan.tuning(
+            config(validation_examples=0), {RATE: Uniform(0.1, 1)}, plan.Protocol(), pathlib.Path()
+        )
+
+
+SPACE = """
+from configs.sweeps.distributions import LogUniform
+def get_config():
+    return {"*": {"optimizer.learning_rate": LogUniform(1e-20, 1e20)},
+            "rk4_dalr": {"optimizer.c": LogUniform(1e-2, 1.0)}}
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    (tmp_path / "space.py").write_text(SPACE)
+    return [
+        "sweep",
+        "--config=configs/digits_mlp.py:rk4",
+        f"--space={tmp_path / 'space.py'}",
+        f"--workdir={tmp_path / 'sweep'}",
+        "--gradient_evaluations=240",
+        "--evaluations=4",
+        "--seeds=0,1",
+        "--config.model.hidden_sizes=(16,)",
+    ]
+
+
+def read(tmp_path):
+    return json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+
+
+def test_a_sweep_of_two_optimizers(tmp_path, arguments, capsys, monkeypatch):
+    command.run([*arguments, "--optimizers=rk4,rk4_dalr", "--trials=3"])
+    printed = capsys.readouterr().out
+    record = read(tmp_path)
+    rk4, dalr = (record["choices"][name] for name in ("rk4", "rk4_dalr"))
+    assert [trial["total_steps"] for trial in rk4["trials"]] == [60, 60, 60]
+    assert [trial["total_steps"] for trial in dalr["trials"]] == [40, 40, 40]
+    # 1e-20 does not move, 1e20 is far beyond the stable rates.
+    assert [trial["status"] for trial in rk4["trials"]] == ["done", "done", "diverged"]
+    assert rk4["best"] == "rk4/trial-001"
+    assert dalr["best"] == "rk4_dalr/trial-002"
+    warning = (
+        "the best optimizer.c, 1, is the largest tried of LogUniform(low=0.01, high=1.0): run next "
+        "LogUniform(low=0.01, high=10.0)"
+    )
+    assert dalr["warnings"] == [warning]
+    assert f"warning: rk4_dalr: {warning}" in printed
+    assert "rk4: 3 trials, 1 compilation\n" in printed
+    assert (rk4["compilations"], dalr["compilations"]) == (1, 1)
+    check_folders(tmp_path / "sweep" / "rk4")
+    monkeypatch.setattr(Program, "advance", None)  # nothing is trained again
+    command.run([*arguments, "--optimizers=rk4,rk4_dalr", "--trials=3"])
+    again = read(tmp_path)
+    assert again["choices"] == record["choices"]
+
+
+def check_folders(folder):
+    """Trials never saw the test set, and what was chosen was trained on the same examples."""
+    trial, chosen = (
+        json.loads((folder / name / "run.json").read_text()) for name in ("trial-001", "chosen")
+    )
+    assert trial["config"]["optimizer"] == chosen["config"]["optimizer"]
+    assert trial["data"] == chosen["data"]
+    assert trial["data"]["validation_examples"] == 129
+    assert [entry["seed"] for entry in trial["seeds"]] == [100]
+    assert [entry["seed"] for entry in chosen["seeds"]] == [0, 1]
+    lines = (folder / "trial-001" / "metrics.jsonl").read_text()
+    assert "validation/accuracy" in lines
+    assert "test/" not in lines
+    assert "test/accuracy" in (folder / "chosen" / "metrics.jsonl").read_text()
+
+
+def test_shards_share_the_work_and_the_last_one_chooses(tmp_path, arguments, capsys):
+    arguments += ["--trials=3", "--seeds="]
+    command.run([*arguments, "--shard=1/2"])
+    assert "1 trials are not finished" in capsys.readouterr().out
+    assert read(tmp_path)["choices"]["rk4"]["best"] is None
+    assert not (tmp_path / "sweep" / "rk4" / "trial-001").exists()
+    command.run([*arguments, "--shard=2/2"])
+    assert read(tmp_path)["choices"]["rk4"]["best"] == "rk4/trial-001"
+    with pytest.raises(UserError, match=r"another sweep; it differs in protocol\.trials"):
+        command.run([*arguments[:-2], "--trials=5"])
+
+
+def test_a_trial_that_fails_is_kept_and_shown_and_tried_again(
+    tmp_path, arguments, capsys, monkeypatch
+):
+    arguments += ["--trials=3", "--seeds="]
+    advance = Program.advance
+
+    def fail_at_small_rates(self, *rest):
+        if self._scalars["learning_rate"][0] < 0.01:
+            raise RuntimeError("the machine caught fire")
+        return advance(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "advance", fail_at_small_rates)
+        command.run(arguments)
+    trial = read(tmp_path)["choices"]["rk4"]["trials"][0]
+    assert (trial["status"], trial["error"]) == ("failed", "RuntimeError: the machine caught fire")
+    assert read(tmp_path)["choices"]["rk4"]["best"] == "rk4/trial-001"
+    assert "warning: rk4: 1 of 3 trials failed" in capsys.readouterr().out
+    command.run(arguments)
+    assert read(tmp_path)["choices"]["rk4"]["trials"][0]["status"] == "done"
+
+
+def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments):
+    arguments += ["--optimizers=rk4_dalr", "--trials=3", "--seeds="]
+    command.run(arguments)
+    (tmp_path / "sweep").rename(tmp_path / "alone")
+    command.run([*arguments, "--config.vectorize_seeds=on"])
+    assert read(tmp_path)["choices"]["rk4_dalr"]["compilations"] == 1
+    runs = [
+        {s.logs[0].folder.name: s.logs[0] for s in collect([tmp_path / name]).settings}
+        for name in ("alone", "sweep")
+    ]
+    assert runs[0].keys() == runs[1].keys()
+    assert len(runs[0]) == 3
+    for name, alone in runs[0].items():
+        together = runs[1][name]
+        assert len(alone.lines) == len(together.lines)
+        for one, other in zip(alone.lines, together.lines, strict=True):
+            one, other = ({**line, "wall_time": 0} for line in (one, other))
+            assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
+
+
+def test_an_edge_that_cannot_be_passed_says_so():
+    own = {"optimizer.momentum": Uniform(0.1, 0.99)}
+    tuned = plan.tuning(config(), own, plan.Protocol(trials=3), pathlib.Path("x"))
+    (edge,) = results.edges(tuned, tuned.trials[2])
+    assert str(edge).endswith("and cannot go further")
+    (edge,) = results.edges(tuned, tuned.trials[0])
+    assert edge.next is None  # a negative momentum
+    assert results.edges(tuned, tuned.trials[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--shard=3/2"], "--shard=3/2"),
+        (["--seeds=a"], "--seeds=a: whole numbers"),
+        (["--seeds=1,1"], "names a seed twice"),
+        (["--config.seeds=(3,)"], "--config.seeds is the sweep's own"),
+        (["--config.total_steps=5"], "contradict each other"),
+        (["--optimizers=rk4,rk4"], "names 'rk4' twice"),
+        (["--optimizers=rk4,rk5"], "unknown optimizer 'rk5'"),
+        (["--space=learning_rat.py"], "nearest: configs/sweeps/learning_rate.py"),
+        (["--trails=5"], "unknown flag 'trails'; nearest: trials"),
+        (["more"], "unexpected argument 'more'"),
+        (["--config.batch_size=5000"], "batch_size=5000"),
+        (["--workdir="], "--workdir is missing"),
+        ([f"--workdir={__file__}/sweep"], "cannot be made: Not a directory"),
+    ],
+)
+def test_a_bad_command_line_is_an_error_before_anything_is_written(
+    tmp_path, arguments, more, message, capsys
+):
+    with pytest.raises(SystemExit) as stopped, command_line.user_errors():
+        command.run([*arguments, *more])
+    assert stopped.value.code == command_line.EXIT_USER_ERROR
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert message in printed
+    assert not (tmp_path / "sweep").exists()
