@@ -268,11 +268,24 @@ def test_a_trial_that_fails_is_kept_and_shown_and_tried_again(
     assert read(tmp_path)["choices"]["rk4"]["trials"][0]["status"] == "done"
 
 
-def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments):
+def fails_at_step(step, advance):
+    def advance_or_fail(self, state, seeds, first_step, steps):
+        assert first_step < step
+        return advance(self, state, seeds, first_step, steps)
+
+    return advance_or_fail
+
+
+def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments, monkeypatch):
     arguments += ["--optimizers=rk4_dalr", "--trials=3", "--seeds="]
     command.run(arguments)
     (tmp_path / "sweep").rename(tmp_path / "alone")
-    command.run([*arguments, "--config.vectorize_seeds=on"])
+    arguments += ["--config.vectorize_seeds=on", "--config.checkpoint_every_steps=10"]
+    with monkeypatch.context() as patch:  # interrupted after the second evaluation
+        patch.setattr(Program, "advance", fails_at_step(20, Program.advance))
+        command.run(arguments)
+    assert {t["status"] for t in read(tmp_path)["choices"]["rk4_dalr"]["trials"]} == {"failed"}
+    command.run(arguments)
     assert read(tmp_path)["choices"]["rk4_dalr"]["compilations"] == 1
     runs = [
         {s.logs[0].folder.name: s.logs[0] for s in collect([tmp_path / name]).settings}

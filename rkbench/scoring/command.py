@@ -203,7 +203,7 @@ def _robustness(rows: Sequence[Mapping[str, Any]]) -> str:
             (
                 *(row[name] for name in ("task", "method", "field")),
                 str(row["rates"]),
-                _number(row["best"]),
+                _number(row["best"]) + (f" ({row['best_at']})" if row["best_at"] else ""),
                 _interval(row["good_low"], row["good_high"]),
                 f"{'>= ' if row['at_edge'] else ''}{_number(row['decades'])}",
                 _number(row["largest_stable"]),
