@@ -10,6 +10,7 @@ from configs import digits_mlp
 from configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench import command_line
 from rkbench.errors import UserError
+from rkbench.run_record import Workdir
 from rkbench.scoring import collect
 from rkbench.sweep import command, plan, results, space
 from rkbench.sweep.sampling import sample
@@ -259,13 +260,32 @@ def test_a_trial_that_fails_is_kept_and_shown_and_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Program, "advance", fail_at_small_rates)
-        command.run(arguments)
+        with pytest.raises(UserError, match=r"1 runs failed: .*trial-000: RuntimeError"):
+            command.run(arguments)
     trial = read(tmp_path)["choices"]["rk4"]["trials"][0]
     assert (trial["status"], trial["error"]) == ("failed", "RuntimeError: the machine caught fire")
     assert read(tmp_path)["choices"]["rk4"]["best"] == "rk4/trial-001"
     assert "warning: rk4: 1 of 3 trials failed" in capsys.readouterr().out
     command.run(arguments)
     assert read(tmp_path)["choices"]["rk4"]["trials"][0]["status"] == "done"
+
+
+def test_a_folder_in_use_by_another_process_stops_the_sweep(tmp_path, arguments):
+    arguments += ["--trials=3", "--seeds="]
+    taken = Workdir(tmp_path / "sweep" / "rk4" / "trial-000", config())
+    with pytest.raises(UserError, match=r"trial-000 is in use by another process"):
+        command.run(arguments)
+    taken.close()
+    assert not (tmp_path / "sweep" / "rk4" / "trial-001").exists()
+
+
+def test_a_value_that_only_the_workload_knows_to_be_wrong_is_refused_too(tmp_path, arguments):
+    text = "from configs.sweeps.distributions import Uniform\n"
+    text += "def get_config(): return {'*': {'l2': Uniform(-1.0, 1.0)}}"
+    (tmp_path / "space.py").write_text(text)
+    with pytest.raises(UserError, match=r"l2 is -1\.0"):
+        command.run(arguments)
+    assert not (tmp_path / "sweep").exists()
 
 
 def fails_at_step(step, advance):
@@ -283,7 +303,8 @@ def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments
     arguments += ["--config.vectorize_seeds=on", "--config.checkpoint_every_steps=10"]
     with monkeypatch.context() as patch:  # interrupted after the second evaluation
         patch.setattr(Program, "advance", fails_at_step(20, Program.advance))
-        command.run(arguments)
+        with pytest.raises(UserError, match="3 runs failed"):
+            command.run(arguments)
     assert {t["status"] for t in read(tmp_path)["choices"]["rk4_dalr"]["trials"]} == {"failed"}
     command.run(arguments)
     assert read(tmp_path)["choices"]["rk4_dalr"]["compilations"] == 1

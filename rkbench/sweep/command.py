@@ -59,7 +59,10 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
 
     compilation.enable_cache()
     record = output.read(workdir, tunings, protocol)
-    Experiment.from_config(tunings[0].trials[0].config)  # refuses what cannot work
+    experiment = None
+    for one in tunings:
+        for trial in one.trials:  # refuses what cannot work, before anything is written
+            experiment = Experiment.from_config(trial.config, like=experiment, traced=one.traced)
     output.make_folder(workdir)
     index, count = shard
     everything = [trial for one in tunings for trial in one.trials]
@@ -88,6 +91,9 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         rerun(one)  # those that had to wait for other shards
     print(output.text(choose(), protocol, trainer.compilations))
     print(f"\n{workdir / output.FILE}")
+    if trainer.failures:
+        failed = "; ".join(f"{folder}: {why}" for folder, why in trainer.failures.items())
+        raise UserError(f"{len(trainer.failures)} runs failed: {failed}")
 
 
 def _flags(argv: list[str]) -> flags.FlagValues:
