@@ -4,9 +4,9 @@ For comparing Runge-Kutta methods with baselines on the MLPs at batch 128. A gri
 decades between neighbours: a factor of 2.3.
 
 The ranges are laid around the best of a grid over seven decades on MNIST with raw pixels, a smaller
-MLP and 1,200 gradient evaluations: 0.001 for gradient descent, momentum, Adam and RK4 with momentum,
-0.003 for Heun and RK4, 0.01 for RK4 with modified AdaGrad. With inputs in [0, 1] all but Adam want
-larger ones. DALR has no learning rate: its cap c takes that place, and was best at 0.01.
+MLP and 1,200 gradient evaluations: 0.001 for gradient descent, momentum, Adam and RK4 with
+momentum, 0.003 for Heun and RK4, 0.01 for RK4 with modified AdaGrad. With inputs in [0, 1] all but
+Adam want larger ones. DALR has no learning rate: its cap c takes that place, and was best at 0.01.
 """
 
 from configs.sweeps.distributions import LogUniform

@@ -211,8 +211,8 @@ def _robustness(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     metrics = " or ".join(dict.fromkeys(row["metric"] for row in rows))
     note = (
-        f"by the {metrics}; >=: the range may go on beyond what was tried; stable up to: at this "
-        "rate and all smaller ones no seed diverged or ended no better than it began"
+        f"by the {metrics}; >=: the range may go on beyond what was tried; stable up to: up to "
+        "this rate no seed diverged or lost half of what the best rate gains over the start"
     )
     return f"{tables.aligned(lines)}\n{note}"
 
