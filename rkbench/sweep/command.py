@@ -12,7 +12,6 @@ are set for all trials by --config.FIELD=VALUE. Config and space are Python code
 
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ SPACES = "configs/sweeps"
 def run(argv: list[str]) -> None:
     """Runs the sweep of a command line and prints what came out."""
     if "--help" in argv[1:] or "-h" in argv[1:]:
-        print(f"{__doc__}\n{_flags(argv).get_help()}")
+        print(f"{__doc__}\n{_flags(argv).module_help(__name__)}")
         return
     logging.set_verbosity(logging.WARNING)
     values = _parsed(argv)
@@ -192,7 +191,3 @@ def _shard(text: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard={text}: i/n with 1 <= i <= n is needed")
     return int(match[1]) - 1, int(match[2])
-
-
-if __name__ == "__main__":
-    run(sys.argv)
