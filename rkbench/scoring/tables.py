@@ -59,16 +59,27 @@ def tabulate(
       UserError: no run has the metric, or there is no such reference.
     """
     scores = score(collection, metric, targets)
-    varied = ranges(collection, metric)
+    ranges = _robustness(collection, metric)
     return Scores(
         metric,
         [_run(one) for one in scores],
         _differences(scores, reference),
         _profiles(scores, reference),
-        [_range(one) for one in varied],
-        [*unequal_budgets(scores), *edges(varied)],
-        [str(omission) for omission in collection.omissions],
+        [_range(one) for one in ranges],
+        [*_unequal_budgets(scores), *_edges(ranges)],
+        [*map(str, collection.omissions), *_without_metric(collection, metric)],
     )
+
+
+def _without_metric(collection: Collection, metric: str) -> list[str]:
+    """What is in no table of runs, as trials of a sweep are not in that of test accuracies."""
+    counts: dict[str, int] = {}
+    for setting in collection.settings:
+        if not any(log.points(metric) for log in setting.logs):
+            counts[setting.task] = counts.get(setting.task, 0) + 1
+    return [
+        f"{task}: {count} settings whose logs have no {metric}" for task, count in counts.items()
+    ]
 
 
 def _run(one: Score) -> Record:
@@ -168,11 +179,8 @@ def _profiles(scores: Sequence[Score], reference: str | None) -> list[Record]:
     return rows
 
 
-def ranges(collection: Collection, metric: str) -> list[Robustness]:
-    """How sensitive methods are to their learning rates, by a metric of the metric's kind.
-
-    It is that of the validation split where there is one: a sweep's trials see no test set.
-    """
+def _robustness(collection: Collection, metric: str) -> list[Robustness]:
+    """By the validation split where there is one: trials of a sweep do not see the test set."""
     found = []
     for name in (f"validation/{metric.split('/')[-1]}", metric):
         if any(log.points(name) for one in collection.settings for log in one.logs):
@@ -191,6 +199,7 @@ def _range(one: Robustness) -> Record:
         "metric": f"{one.quantity} {one.metric}",
         "rates": len(one.rates),
         "best": float("nan") if one.best is None else one.best,
+        "best_at": one.best_at,
         "good_low": low,
         "good_high": high,
         "decades": one.decades,
@@ -199,8 +208,8 @@ def _range(one: Robustness) -> Record:
     }
 
 
-def unequal_budgets(scores: Sequence[Score]) -> list[str]:
-    """A line for each task whose methods spent gradients that differ by more than 1 in 20."""
+def _unequal_budgets(scores: Sequence[Score]) -> list[str]:
+    """Tasks whose methods spent different numbers of gradients: by more than one in twenty."""
     lines = []
     for task in dict.fromkeys(one.setting.task for one in scores):
         spent = {
@@ -217,10 +226,10 @@ def unequal_budgets(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-def edges(varied: Sequence[Robustness]) -> list[str]:
+def _edges(ranges: Sequence[Robustness]) -> list[str]:
     """The methods whose best learning rate has none beyond it, and how far to go on."""
     lines = []
-    for one in varied:
+    for one in ranges:
         if one.best is not None and one.best_at:
             further = one.best * 10 if one.best_at == "largest" else one.best / 10
             lines.append(
