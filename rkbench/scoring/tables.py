@@ -59,14 +59,14 @@ def tabulate(
       UserError: no run has the metric, or there is no such reference.
     """
     scores = score(collection, metric, targets)
-    ranges = _robustness(collection, metric)
+    varied = ranges(collection, metric)
     return Scores(
         metric,
         [_run(one) for one in scores],
         _differences(scores, reference),
         _profiles(scores, reference),
-        [_range(one) for one in ranges],
-        [*_unequal_budgets(scores), *_edges(ranges)],
+        [_range(one) for one in varied],
+        [*unequal_budgets(scores), *edges(varied)],
         [*map(str, collection.omissions), *_without_metric(collection, metric)],
     )
 
@@ -179,8 +179,11 @@ def _profiles(scores: Sequence[Score], reference: str | None) -> list[Record]:
     return rows
 
 
-def _robustness(collection: Collection, metric: str) -> list[Robustness]:
-    """By the validation split where there is one: trials of a sweep do not see the test set."""
+def ranges(collection: Collection, metric: str) -> list[Robustness]:
+    """How sensitive methods are to their learning rates, by a metric of the metric's kind.
+
+    It is that of the validation split where there is one: a sweep's trials see no test set.
+    """
     found = []
     for name in (f"validation/{metric.split('/')[-1]}", metric):
         if any(log.points(name) for one in collection.settings for log in one.logs):
@@ -208,8 +211,8 @@ def _range(one: Robustness) -> Record:
     }
 
 
-def _unequal_budgets(scores: Sequence[Score]) -> list[str]:
-    """Tasks whose methods spent different numbers of gradients: by more than one in twenty."""
+def unequal_budgets(scores: Sequence[Score]) -> list[str]:
+    """A line for each task whose methods spent gradients that differ by more than 1 in 20."""
     lines = []
     for task in dict.fromkeys(one.setting.task for one in scores):
         spent = {
@@ -226,10 +229,10 @@ def _unequal_budgets(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-def _edges(ranges: Sequence[Robustness]) -> list[str]:
+def edges(varied: Sequence[Robustness]) -> list[str]:
     """The methods whose best learning rate has none beyond it, and how far to go on."""
     lines = []
-    for one in ranges:
+    for one in varied:
         if one.best is not None and one.best_at:
             further = one.best * 10 if one.best_at == "largest" else one.best / 10
             lines.append(
