@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,62 @@ class Curve:
     values: np.ndarray
 
 
+_RECORD = {"config": dict, "data": dict, "logs": dict, "parts": list, "seeds": list, "status": str}
+_SEED = {
+    "seed": int,
+    "status": str,
+    "steps": int,
+    "seconds": float,
+    "grad_evals": int,
+    "best_test_accuracy": float,
+    "best_test_step": int,
+    "final_test_accuracy": float,
+}
+_SUBSET = {
+    "name": str,
+    "train_examples": int,
+    "full_train_examples": int,
+    "test_examples": int,
+    "full_test_examples": int,
+}
+_CAN_BE_NULL = ("data", "best_test_accuracy", "best_test_step", "final_test_accuracy")
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+    """What a run.json says; the fields that are read again have their types.
+
+    Raises:
+      UserError: there is no such file, or it is none of ours.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"{path.parent} holds no run: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.UserError(f"{path} is not a run record ({error})") from error
+    if not isinstance(record, dict):
+        raise errors.UserError(f"{path} is not a run record: it is no object")
+    mistakes = _mistakes(record, {name: _RECORD[name] for name in _RECORD if name in record})
+    if not mistakes:
+        data = record.get("data") or {}
+        mistakes += _mistakes(data, _SUBSET) if data.get("subset") else []
+        for entry in record.get("seeds", []):
+            mistakes += _mistakes(entry, _SEED) if isinstance(entry, dict) else ["seeds"]
+    if mistakes:
+        raise errors.UserError(f"{path} is not a run record: see its {', '.join(mistakes)}")
+    return record
+
+
+def _mistakes(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
+    """The fields that are missing or not of the type they must have."""
+    return [
+        name
+        for name, kind in types.items()
+        if not (fields.get(name) is None and name in _CAN_BE_NULL)
+        if not isinstance(fields.get(name), (int, float) if kind is float else kind)
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run's folder."""
@@ -44,13 +101,7 @@ class Run:
         Raises:
           UserError: there is no such file, or it is damaged.
         """
-        path = self.folder / "run.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise errors.UserError(f"{self.folder} holds no run: {error.strerror}") from error
-        except ValueError as error:
-            raise errors.UserError(f"{path} is damaged: {error}") from error
+        return read_record(self.folder / "run.json")
 
     @functools.cached_property
     def log(self) -> list[metrics.Record]:
