@@ -6,24 +6,32 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from absl import flags
 
 from rkbench import errors
 
 EXIT_USER_ERROR = 2
+EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
 
 _CONFIG = re.compile(r"(--?config=)([^:]+)(:.*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and exit code 2."""
+    """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74."""
     try:
         yield
     except errors.UserError as error:
-        print(f"rkbench: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _end(error, EXIT_USER_ERROR)
+    except OSError as error:
+        _end(error, EXIT_IO_ERROR)
+
+
+def _end(error: Exception, code: int) -> NoReturn:
+    print(f"rkbench: error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
