@@ -60,7 +60,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     first = runs[0].record
     config = _completed(first)
     for run in runs:
-        if run.record.get("status") not in ("done", "diverged"):
+        if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
         differing = run_record.differences(_completed(run.record), config)
         if differing or run.record.get("data") != first.get("data"):

@@ -10,7 +10,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rkbench import command_line
+from rkbench import command_line, preemption
 from rkbench.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -29,10 +29,11 @@ def main(argv: list[str]) -> None:
         raise UserError("--workdir is missing: the folder of the run")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
-    from rkbench import compilation, summary, train  # JAX loads only when it is needed
+    with preemption.handled():
+        from rkbench import compilation, summary, train  # JAX loads only when it is needed
 
-    compilation.enable_cache()
-    record = train.train_and_evaluate(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+        compilation.enable_cache()
+        record = train.train_and_evaluate(_CONFIG.value, pathlib.Path(_WORKDIR.value))
     print(summary.text(record))
 
 

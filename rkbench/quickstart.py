@@ -10,6 +10,7 @@ import csv
 import pathlib
 import time
 
+from rkbench import preemption
 from rkbench.statistics import estimate, percent
 
 OPTIMIZERS = {
@@ -40,7 +41,8 @@ def run(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv[1:])
     if not arguments.draw_only:
-        _train(arguments.workdir)
+        with preemption.handled():
+            _train(arguments.workdir)
     _show(arguments.workdir)
 
 

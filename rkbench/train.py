@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rkbench import metrics, optimizers, summary
+from rkbench import metrics, optimizers, preemption, summary
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import all_finite
 from rkbench.experiment import Experiment
@@ -47,15 +47,18 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
     run = Workdir(workdir, experiment.config)
     try:
-        if _finished(run, experiment.config.seeds):
+        finished = _finished_seeds(run)
+        if run.record.get("status") in summary.ENDS and finished.issuperset(
+            experiment.config.seeds
+        ):
             print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
             return run.record
-        return _train(experiment, run)
+        return _train(experiment, run, finished)
     finally:
         run.close()
 
 
-def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
+def _train(experiment: Experiment, run: Workdir, finished: set[int]) -> dict[str, Any]:
     run.write(
         **environment(),
         status="running",
@@ -66,19 +69,37 @@ def _train(experiment: Experiment, run: Workdir) -> dict[str, Any]:
     try:
         with contextlib.closing(RunLog(run.folder, experiment.config.tensorboard)) as log:
             for seeds in experiment.seed_groups:
-                if not _finished(run, seeds):
+                if not finished.issuperset(seeds):
                     _Group(experiment, run, log, seeds).train()
     except Exception as error:
-        run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        with contextlib.suppress(OSError):  # a full disk may be what `error` is
+            run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     run.record.pop("error", None)
     run.write(**summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations)
     return run.record
 
 
-def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
-    finished = {entry["seed"] for entry in run.record.get("seeds", [])}
-    return finished.issuperset(seeds)
+def _finished_seeds(run: Workdir) -> set[int]:
+    """The seeds whose outcome is recorded and whose log is as it was then."""
+    finished = set()
+    records = list(metrics.sound(run.folder / "metrics.jsonl"))
+    for entry in run.record.get("seeds", []):
+        seed = entry["seed"]
+        logged = metrics.Fingerprint(_lines_of(records, seed)).to_json()
+        if run.record.get("logs", {}).get(str(seed), logged) == logged:
+            finished.add(seed)
+        else:
+            print(
+                f"rkbench: metrics.jsonl is damaged in the lines of seed {seed}, which is trained "
+                "again from its last checkpoint before them",
+                file=sys.stderr,
+            )
+    return finished
+
+
+def _lines_of(records: list[metrics.Record], seed: int) -> list[metrics.Record]:
+    return [record for record in records if record["seed"] == seed]
 
 
 class _Group:
@@ -91,7 +112,8 @@ class _Group:
         self._config = experiment.config
         name = "-".join(map(str, seeds)) if len(seeds) == 1 else f"{seeds[0]}-to-{seeds[-1]}"
         self._checkpoints = Checkpoints(run.folder / "checkpoints" / f"seed-{name}")
-        self._step = 0
+        self._step = self._saved_step = 0
+        self._evaluated = False  # at this step, if it is one to evaluate at
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # seed -> step
         self._input: dict[str, float] = {}  # the feed's counters before this process
@@ -109,14 +131,23 @@ class _Group:
                 f"seed {','.join(map(str, self._seeds))}", self._config.total_steps, self._step
             )
             with contextlib.closing(self._progress):
-                if self._step == 0:
-                    self._evaluate()
-                while self._step < self._config.total_steps and self._active():
-                    self._advance_to(self._next_event())
-                    self._at_event()
+                try:
+                    self._train_to_the_end()
+                except preemption.Preempted:
+                    self._save()
+                    self._checkpoints.wait()
+                    print(f"rkbench: SIGTERM: saved at step {self._step}", file=sys.stderr)
+                    raise
             self._log.flush()
             self._checkpoints.wait()
         self._finish()
+
+    def _train_to_the_end(self) -> None:
+        if not self._evaluated:
+            self._evaluate()
+        while self._step < self._config.total_steps and self._active():
+            self._advance_to(self._next_event())
+            self._at_event()
 
     def _active(self) -> list[int]:
         """The seeds that have not diverged."""
@@ -129,14 +160,26 @@ class _Group:
         return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
 
     def _restore(self) -> None:
-        restored = self._checkpoints.restore(self._state)
+        """Takes up the newest checkpoint that is whole itself and in its part of the log."""
+        restored = self._checkpoints.restore(self._state, self._check_log)
+        lines = 0
         if restored is not None:
-            self._step = restored.step
+            progress = restored.progress
+            self._step = self._saved_step = restored.step
+            self._evaluated = progress.get("evaluated", True)
             self._state = jax.tree.map(jax.device_put, restored.state)
-            self._seconds = restored.progress["seconds"]
-            self._diverged = {int(s): n for s, n in restored.progress["diverged"].items()}
-            self._input = restored.progress.get("input", {})
-        self._log.truncate(self._seeds, self._step)
+            self._seconds = progress["seconds"]
+            self._diverged = {int(s): n for s, n in progress["diverged"].items()}
+            self._input = progress.get("input", {})
+            if "log" in progress:
+                lines = progress["log"]["lines"]
+            else:  # an older checkpoint
+                lines = self._log.lines_until(self._seeds, restored.step)
+        self._log.truncate(self._seeds, lines)
+
+    def _check_log(self, progress: dict[str, Any]) -> None:
+        if "log" in progress and not self._log.holds(self._seeds, progress["log"]):
+            raise ValueError("metrics.jsonl has lost or changed lines from before it")
 
     def _next_event(self) -> int:
         """The next step at which something happens beside training."""
@@ -148,6 +191,7 @@ class _Group:
     def _advance_to(self, event: int) -> None:
         """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`, on the clock."""
         while self._step < event and self._active():
+            preemption.raise_if_requested()
             steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
             begin, before = time.perf_counter(), self._seconds
             self._state, history = self._experiment.program.advance(
@@ -191,20 +235,29 @@ class _Group:
             self._evaluate()
         every = config.checkpoint_every_steps
         if last or not self._active() or (every and self._step % every == 0):
-            self._log.flush()  # a checkpoint never knows more than the log
-            self._checkpoints.save(
-                self._step,
-                self._state,
-                {
-                    "seconds": self._seconds,
-                    "diverged": {str(s): n for s, n in self._diverged.items()},
-                    "input": self._input_so_far(),
-                },
-            )
+            self._save()
+
+    def _save(self) -> None:
+        if self._step == self._saved_step:
+            return  # it is saved, or the beginning
+        self._log.flush()  # a checkpoint never knows more than the log
+        self._checkpoints.save(
+            self._step,
+            self._state,
+            {
+                "seconds": self._seconds,
+                "diverged": {str(s): n for s, n in self._diverged.items()},
+                "input": self._input_so_far(),
+                "evaluated": self._evaluated,
+                "log": self._log.fingerprint(),
+            },
+        )
+        self._saved_step = self._step
 
     def _evaluate(self) -> None:
         """Evaluates all splits, outside the clock."""
         results, state = {}, self._state
+        self._evaluated = False
         if self._config.batch_norm_update == "recompute":
             state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
         for name, split in self._experiment.splits.items():
@@ -218,6 +271,7 @@ class _Group:
             own |= self._input_so_far()
             self._log.evaluation(seed, self._step, self._seconds, own.pop("grad_evals"), own)
             self._progress.update(self._step, test=own["test/accuracy"])
+        self._evaluated = True
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""
@@ -233,4 +287,8 @@ class _Group:
             for seed in self._seeds
         ]
         entries.sort(key=lambda entry: entry["seed"])
-        self._run.write(seeds=entries, parameters=count)
+        logs = self._run.record.get("logs", {}) | {
+            str(seed): metrics.Fingerprint(_lines_of(records, seed)).to_json()
+            for seed in self._seeds
+        }
+        self._run.write(seeds=entries, parameters=count, logs=logs)

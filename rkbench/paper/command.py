@@ -11,6 +11,7 @@ import pathlib
 import sys
 import time
 
+from rkbench import preemption
 from rkbench.errors import UserError, unknown
 from rkbench.paper import plan, study
 from rkbench.paper.figures import FIGURES
@@ -40,9 +41,10 @@ def run(argv: list[str]) -> None:
         return
     failed: dict[str, str] = {}
     if not arguments.draw_only:
-        from rkbench.paper.train import train
+        with preemption.handled():
+            from rkbench.paper.train import train
 
-        failed = train(jobs, places)
+            failed = train(jobs, places)
     _draw(places, rows, figures, arguments.axis)
     if studied:
         _draw_study(places)
