@@ -5,12 +5,12 @@ handwritten digits, 5 seeds each, and ends with a table and a figure. Started ag
 what is finished is not repeated.
 """
 
-import argparse
 import csv
 import pathlib
 import time
 
 from rkbench import preemption
+from rkbench.command_line import Parser, folder_path
 from rkbench.statistics import estimate, percent
 
 OPTIMIZERS = {
@@ -34,8 +34,8 @@ COLUMNS = (
 
 def run(argv: list[str]) -> None:
     """Runs the comparison and prints where its table and figure are."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/quickstart"))
+    parser = Parser(prog=argv[0], description=__doc__)
+    parser.add_argument("--workdir", type=folder_path, default=pathlib.Path("runs/quickstart"))
     parser.add_argument(
         "--draw-only", action="store_true", help="draw from the runs that are there"
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -53,20 +54,32 @@ _SUBSET = {
 _CAN_BE_NULL = ("data", "best_test_accuracy", "best_test_step", "final_test_accuracy")
 
 
+def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file, as data: nothing in it is executed.
+
+    Raises:
+      UserError: the file cannot be read, or is no JSON object and so not `what` it should be.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.UserError(f"{path} is not {what} ({error})") from error
+    if not isinstance(found, dict):
+        raise errors.UserError(f"{path} is not {what}: it is no JSON object")
+    return found
+
+
 def read_record(path: pathlib.Path) -> dict[str, Any]:
     """What a run.json says; the fields that are read again have their types.
 
     Raises:
       UserError: there is no such file, or it is none of ours.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise errors.UserError(f"{path.parent} holds no run: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise errors.UserError(f"{path} is not a run record ({error})") from error
-    if not isinstance(record, dict):
-        raise errors.UserError(f"{path} is not a run record: it is no object")
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path.parent} holds no run: there is no {path.name}")
+    record = read_object(path, "a run record")
     mistakes = _mistakes(record, {name: _RECORD[name] for name in _RECORD if name in record})
     if not mistakes:
         data = record.get("data") or {}

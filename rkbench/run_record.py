@@ -88,6 +88,7 @@ class Workdir:
         """
         self.folder = folder
         plain = plain_config(config)
+        _check_entries(folder)
         if not os.path.lexists(folder / ".lock"):
             self._existing(plain)  # refused before anything is made in it
         self._lock = _locked(folder)
@@ -99,9 +100,11 @@ class Workdir:
         self.record = existing | {"config_hash": config_hash(plain), "config": plain}
 
     def _existing(self, config: Record) -> Record:
-        _check_entries(self.folder)
         path = self.folder / "run.json"
         if not os.path.exists(path):  # False also where the name is too long to exist
+            for name in ("metrics.jsonl", "checkpoints"):
+                if os.path.lexists(self.folder / name):
+                    raise errors.UserError(f"{self.folder} has {name} but no run.json: not a run's")
             return {}
         record = records.read_record(path)
         if "config" not in record:
@@ -130,8 +133,9 @@ _FOLDERS = ("checkpoints", "tensorboard")
 
 def _check_entries(folder: pathlib.Path) -> None:
     """Raises a UserError where something of another kind has the place of a file or folder."""
-    checkpoints = folder.glob("checkpoints/seed-*")
-    for path in (*(folder / name for name in _FOLDERS), *checkpoints):
+    checkpoints = folder / "checkpoints"
+    groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
+    for path in (*(folder / name for name in _FOLDERS), *groups):
         if os.path.lexists(path) and not path.is_dir():
             raise errors.UserError(f"{path} is in the way: it must be a folder")
     for path in (folder / name for name in _FILES):

@@ -6,6 +6,7 @@ group starts at a checkpoint, so the same calls follow in the same order as with
 """
 
 import contextlib
+import os
 import pathlib
 import sys
 import time
@@ -45,6 +46,8 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
+    if not os.path.isfile(workdir / "run.json"):
+        experiment.check()  # before the first start: what cannot work leaves no trace
     run = Workdir(workdir, experiment.config)
     try:
         finished = _finished_seeds(run)
