@@ -5,7 +5,6 @@ days: the parts must agree in everything that decides a seed's numbers, and each
 commit, versions and devices.
 """
 
-import argparse
 import copy
 import gzip
 import json
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkbench import run_record, summary
+from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 from rkbench.records import Run
 
@@ -23,9 +23,9 @@ _PART = ("command", "started", "host", "devices", "commit", "dirty", "versions",
 
 def run(argv: list[str]) -> None:
     """Archives the runs that the command line names."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="a workdir")
-    parser.add_argument("--output", required=True, type=pathlib.Path, help="the record's folder")
+    parser = Parser(prog=argv[0], description=__doc__)
+    parser.add_argument("runs", nargs="+", type=folder_path, metavar="RUN", help="a workdir")
+    parser.add_argument("--output", required=True, type=folder_path, help="the record's folder")
     arguments = parser.parse_args(argv[1:])
     record = archive([Run(folder) for folder in arguments.runs], arguments.output)
     seeds = ", ".join(str(entry["seed"]) for entry in record["seeds"])
@@ -59,13 +59,13 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     first = runs[0].record
     config = run_record.comparable(first)
     for run in runs:
-        if run.record.get("status") not in ("done", "diverged"):
+        if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
         differing = run_record.differences(run_record.comparable(run.record), config)
         if differing or run.record.get("data") != first.get("data"):
             reason = "; ".join(differing) or "the data"
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
-    seeds = [recomputed(entry, run.log) for entry, run in _owners(runs)]
+    seeds = [_confirmed(entry, run) for entry, run in _owners(runs)]
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
@@ -75,6 +75,18 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
         **summary.of_run(seeds),
         "seeds": seeds,
     }
+
+
+def _confirmed(entry: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The entry as `recomputed`; UserError where the log does not give the accuracies recorded."""
+    lines = [line for line in run.log if line["seed"] == entry["seed"]]
+    again = recomputed(entry, lines) if lines else {}
+    for field in ("best_test_accuracy", "final_test_accuracy"):
+        if not lines or again[field] != entry[field]:
+            raise UserError(
+                f"{run.folder}: the log does not give the {field} recorded of seed {entry['seed']}"
+            )
+    return again
 
 
 def recomputed(entry: dict[str, Any], log: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import optax
 from optax import contrib
 
 from rkbench.errors import UserError, unknown
-from rkbench.rk.checks import DECAY, NON_NEGATIVE, POSITIVE, check_number
+from rkbench.rk.checks import DECAY, FINITE, NON_NEGATIVE, POSITIVE, check_number
 from rkbench.rk.step_size import StepSizeRule, check_learning_rate
 
 Evaluations = Callable[[Any, Any], Any]  # (inner state before, after) -> evaluations of the step
@@ -177,6 +177,10 @@ class Baseline(NamedTuple):
                 raise unknown(f"{self.name} hyperparameter", key, valid)
             if key in RANGES and value is not None:
                 check_number(key, value, RANGES[key])
+            elif isinstance(valid[key], bool) and not isinstance(value, bool):
+                raise UserError(f"{key} must be True or False, not {value!r}")
+            elif isinstance(value, float) and value != valid[key]:  # some have no limit by default
+                check_number(key, value, FINITE)
         arguments = dict(given)
         if isinstance(learning_rate, StepSizeRule):
             raise UserError(f"optimizer {self.name!r} takes no step-size rule as learning_rate")
@@ -184,11 +188,20 @@ class Baseline(NamedTuple):
             check_learning_rate(learning_rate)
             arguments[self._learning_rate_name] = learning_rate
         self._check_required(arguments)
-        optimizer = self.factory(**arguments)
+        optimizer = self._made(arguments)
         if clip_norm is not None:
             check_number("clip_norm", clip_norm, POSITIVE)
             optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
         return count_grad_evals(optimizer, self.evaluations, self.extra_args)
+
+    def _made(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
+        try:
+            return self.factory(**arguments)
+        except Exception as error:  # optax raises what a wrong value happens to raise
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise UserError(
+                f"optimizer {self.name!r} cannot be made of {given}: {error}"
+            ) from error
 
     @property
     def _learning_rate_name(self) -> str:

@@ -4,10 +4,14 @@ With several processes each writes the pieces of the state that lie on its own d
 holds whole arrays: it can be restored on another mesh, with other processes.
 """
 
+import contextlib
+import hashlib
+import json
 import logging
 import pathlib
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -33,8 +37,9 @@ class Checkpoints:
     KEPT = 2  # the newest and one to fall back to
 
     def __init__(self, folder: pathlib.Path):
-        # Orbax reports each step of a save at INFO and each missing metadata file at WARNING.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax reports each step of a save at INFO, each missing metadata file at WARNING, and what
+        # it raises at ERROR too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder
         self._manager = self._open()
 
@@ -50,27 +55,30 @@ class Checkpoints:
         The state is copied first: its buffers are given up to the next step while a thread writes.
         """
         copy = jax.tree.map(jnp.copy, state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(copy),
-                progress=ocp.args.JsonSave(progress | {"checksum": checksum(copy)}),
-            ),
-            force=True,
+        progress = progress | {"checksum": checksum(copy)}
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(copy),
+            progress=ocp.args.JsonSave(progress | {"sha256": _sha256(progress)}),
         )
+        with self._writing():
+            self._manager.save(step, args=arguments, force=True)
 
-    def restore(self, template: PyTree) -> Restored | None:
+    def restore(
+        self, template: PyTree, check: Callable[[dict[str, Any]], None] = lambda progress: None
+    ) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none.
 
         A damaged one is named on stderr and moved aside, and the one before it is taken.
 
         Args:
           template: a state of the same structure, shapes and dtypes, placed as it shall be.
+          check: raises a ValueError for the `progress` of a checkpoint that is of no use.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, failure = None, None
             try:
                 restored = self._read(step, template)
+                check(restored.progress)
             except Exception as error:  # Orbax and its storage raise many kinds for a damaged file
                 failure = error
             if not distributed.any_process(restored is None):
@@ -90,6 +98,8 @@ class Checkpoints:
             ),
         )
         progress = dict(parts["progress"])
+        if progress.pop("sha256", None) != _sha256(progress):
+            raise ValueError("its progress is not what was written")
         if progress.pop("checksum") != checksum(parts["state"]):
             raise ValueError("its checksum does not match its content")
         return Restored(step, parts["state"], progress)
@@ -110,11 +120,22 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and gives up the threads."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What fails in Orbax's threads is raised by its next call, as many kinds of error."""
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
 
 
 def unused_name(path: pathlib.Path) -> pathlib.Path:
@@ -124,6 +145,10 @@ def unused_name(path: pathlib.Path) -> pathlib.Path:
         if not candidate.exists():
             return candidate
     raise errors.UserError(f"too many damaged checkpoints beside {path}")
+
+
+def _sha256(progress: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(progress, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(state: PyTree) -> str:

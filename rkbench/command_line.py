@@ -1,11 +1,14 @@
 """What all commands share: errors as one line and exit code 2, and flags that explain."""
 
+import argparse
 import contextlib
+import os
 import pathlib
 import re
 import runpy
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from absl import flags
 
@@ -13,6 +16,9 @@ import configs
 from rkbench import errors
 
 EXIT_USER_ERROR = 2
+EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
+
+_LONGEST_MESSAGE = 1000  # characters
 
 _CONFIG = re.compile(r"(--?config=)([^:]+)(:.*)?", re.DOTALL)
 _INSTALLED = pathlib.Path(configs.__file__).parent
@@ -20,12 +26,56 @@ _INSTALLED = pathlib.Path(configs.__file__).parent
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and exit code 2."""
+    """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74."""
     try:
         yield
     except errors.UserError as error:
-        print(f"rkbench: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _end(error, EXIT_USER_ERROR)
+    except OSError as error:
+        _end(error, EXIT_IO_ERROR)
+
+
+def _end(error: Exception, code: int) -> NoReturn:
+    message = " ".join(str(error).split())
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]} ..."
+    print(f"rkbench: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are `UserError`s: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise errors.UserError(message)
+
+
+def folder_path(text: str) -> pathlib.Path:
+    """The type of an argument that names a folder, which may have to be made."""
+    path = _path(text)
+    if os.path.lexists(path) and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a folder")
+    return path
+
+
+def output_path(text: str) -> pathlib.Path:
+    """The type of an argument that names a file to be written, in a folder that is there."""
+    path = _path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a file in an existing folder")
+    return path
+
+
+def _path(text: str) -> pathlib.Path:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(text)
+        if not text:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:  # too long, below a file, with a null byte
+        reason = getattr(error, "strerror", error)
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a file's name: {reason}") from error
+    return pathlib.Path(text)
 
 
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -34,6 +84,8 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     Raises:
       UserError: an unknown flag or config field, or a value of the wrong type.
     """
+    if "--config=" in argv or "-config=" in argv:
+        raise errors.UserError("--config is empty: it names a file, as configs/mnist_mlp.py:rk4")
     try:
         return values([_find_config(argument) for argument in argv])
     except errors.UserError:
@@ -67,7 +119,7 @@ def find_file(kind: str, path: str, folder: str, pattern: str) -> pathlib.Path:
     """
     here = pathlib.Path(path)
     installed = _INSTALLED.parent / folder
-    if here.is_file():
+    if os.path.isfile(here):  # False also where the name is too long
         return here
     file = installed / f"{here.stem}.py"
     if here.parent in (pathlib.Path(), pathlib.Path(folder)) and file.is_file():
@@ -101,11 +153,11 @@ def _unknown_field(argv: list[str]) -> errors.UserError | None:
     if not given:
         return None
     _, path, variant = given[-1].groups()
-    get_config = runpy.run_path(str(_config_file(path)))["get_config"]
     try:
+        get_config = runpy.run_path(str(_config_file(path)))["get_config"]
         fields = _field_names(get_config(variant[1:]) if variant else get_config())
-    except ValueError:
-        return None  # the variant is what is wrong, and the first error says how
+    except Exception:
+        return None  # the file or the variant is what is wrong, and the first error says how
     for argument in argv:
         override = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument)
         if override and override[1] not in fields:

@@ -6,7 +6,6 @@ can be interrupted: started again, it goes on with the split it was at. At the e
 examples and a checksum over labels and images must be those of the source.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import tqdm
 
 from rkbench import errors
+from rkbench.command_line import Parser, folder_path
 
 _DATASETS = ("imagenet2012",)
 _SECONDS_BETWEEN_LINES = 10.0  # where stderr is not a terminal
@@ -23,14 +23,14 @@ def run(argv: list[str]) -> None:
     """Converts, showing progress and the remaining time, and prints where the result is."""
     from workloads.imagenet import convert, records
 
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser = Parser(prog=argv[0], description=__doc__)
     parser.add_argument("--dataset", required=True, help=", ".join(_DATASETS))
     parser.add_argument(
         "--data_dir", help="the TFDS folder; default: $TFDS_DATA_DIR, or TFDS's own"
     )
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=folder_path,
         help="the TFDS folder to write to; default: array_record in --data_dir, where the "
         "workload looks for it",
     )

@@ -6,10 +6,12 @@ before any optimization: a product of matrices [m, k] and [k, n] counts as 2 m k
 operations a parameter, is left out.
 """
 
-import argparse
 import importlib
 import pathlib
 from typing import Any, NamedTuple
+
+from rkbench import errors
+from rkbench.command_line import Parser, output_path
 
 EXAMPLES = 8  # of the gradient that is counted
 
@@ -136,16 +138,26 @@ def _number(value: float) -> str:
 
 def run(argv: list[str]) -> None:
     """Prints the table, or puts it into a document between its two marks."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser = Parser(prog=argv[0], description=__doc__)
     parser.add_argument(
-        "--output", type=pathlib.Path, help="a document with a table of costs to replace"
+        "--output",
+        type=output_path,
+        help="a document with a table of costs to replace",
     )
     arguments = parser.parse_args(argv[1:])
     if arguments.output is None:
         print(table())
     else:
-        document = arguments.output.read_text(encoding="utf-8")
+        document = _document(arguments.output)
+        with_table(document, "")  # whether it has the marks, before all else
         arguments.output.write_text(with_table(document, table()), encoding="utf-8")
+
+
+def _document(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UserError(f"{path} cannot be read: {error}") from error
 
 
 MARKS = ("<!-- rkbench costs -->", "<!-- end -->")
@@ -153,10 +165,8 @@ MARKS = ("<!-- rkbench costs -->", "<!-- end -->")
 
 def with_table(document: str, table: str) -> str:
     """The document with what is between its `MARKS` replaced; UserError where they are missing."""
-    from rkbench.errors import UserError
-
     before, found, rest = document.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (found and end):
-        raise UserError(f"the document has no {MARKS[0]} followed by {MARKS[1]}")
+        raise errors.UserError(f"the document has no {MARKS[0]} followed by {MARKS[1]}")
     return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"

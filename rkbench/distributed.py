@@ -6,6 +6,10 @@ a process decides by its clock, its files or a signal, it must decide as the oth
 would wait for each other: such decisions go through `from_primary` and `any_process`.
 """
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -80,6 +84,33 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+@contextlib.contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Ends this process, if it is one of several, at the first exception.
+
+    The ordinary end would wait for the others, and they wait for this one.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(
+            f"rkbench: error: process {jax.process_index()} of {jax.process_count()} ends: "
+            f"{reason[:500]}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if not isinstance(error, errors.UserError):
+            print(
+                "rkbench: maybe another process has ended; the same commands again resume",
+                file=sys.stderr,
+                flush=True,
+            )
+        os._exit(2 if isinstance(error, errors.UserError) else 1)
 
 
 def wait_for_all(where: str) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rkbench import preemption
 from rkbench.feed import Stream
 from rkbench.sharding import EXAMPLES, ONE_DEVICE, Layout
 
@@ -129,6 +130,7 @@ class Evaluator:
     def _merged(self, params: PyTree, model_state: PyTree, split: Split | StreamedSplit) -> Sums:
         total = None
         for batch, weights in split.each():
+            preemption.raise_if_requested()
             sums = self._one_batch(params, model_state, batch, weights)
             if total is not None:
                 if isinstance(split, StreamedSplit):

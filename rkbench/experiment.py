@@ -5,18 +5,16 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import workloads
-from rkbench import compilation, errors, optimizers, schedules, sharding
+from rkbench import compilation, config_checks, errors, optimizers, schedules, sharding
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
 from rkbench.feed import Feed, open_feed
 from rkbench.train_step import Program, Scalars, StepFunction
-
-# When batch-norm statistics move: in each step from its first or last stage, or as in the first but
-# estimated again for every evaluation.
-BATCH_NORM_UPDATES = ("first_stage", "last_stage", "recompute")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +61,7 @@ class Experiment:
         Raises:
           UserError: a value that cannot work, with the valid ones.
         """
-        _check_numbers(config)
-        _check_seeds(config.seeds)
-        if config.batch_norm_update not in BATCH_NORM_UPDATES:
-            raise errors.unknown("batch_norm_update", config.batch_norm_update, BATCH_NORM_UPDATES)
+        config_checks.check(config)
         layout = sharding.layout(config.mesh)
         compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
@@ -112,6 +107,38 @@ class Experiment:
         self.__dict__.update(feed=other.feed, program=program, evaluator=other.evaluator)
         if self.config.eval_test == other.config.eval_test:
             self.__dict__["splits"] = other.splits
+
+    def check(self) -> None:
+        """Traces the model's and the optimizer's part of a step, by shapes alone.
+
+        Raises:
+          UserError: they cannot be built as the config says.
+        """
+        try:
+            state = jax.eval_shape(self.step.init, jax.random.key(0))
+            jax.eval_shape(self._update, state.params, state.opt_state)
+        except errors.UserError:
+            raise
+        except Exception as error:  # Flax, optax and JAX raise what they like
+            reason = (str(error).splitlines() or [""])[0]
+            name = self.config.optimizer.name
+            raise errors.UserError(
+                f"{self.config.workload} with {name} cannot be built with these settings: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+
+    def _update(self, params: Any, opt_state: Any) -> Any:
+        """One step of the optimizer, where parameters stand for their gradient."""
+        optimizer = self.step.optimizer(learning_rate=jnp.float32(0))
+        return optimizer.update(
+            params,
+            opt_state,
+            params,
+            grad_fn=lambda params: params,
+            value_fn=lambda params: jnp.float32(0),
+            value=jnp.float32(0),
+            grad=params,
+        )
 
     @functools.cached_property
     def step(self) -> StepFunction:
@@ -252,31 +279,6 @@ def learning_rates(config) -> np.ndarray:
     return schedules.tabulate(config.schedule, config.optimizer.learning_rate, config.total_steps)
 
 
-def _check_numbers(config) -> None:
-    smallest = {
-        "total_steps": 1,
-        "physical_batch_size": 0,
-        "eval_every_steps": 0,
-        "checkpoint_every_steps": 0,
-        "log_every_steps": 0,
-        "train_eval_size": 1,
-        "eval_batch_size": 1,
-    }
-    for name, least in smallest.items():
-        if config[name] < least:
-            raise errors.UserError(f"{name}={config[name]} must be at least {least}")
-
-
-def _check_seeds(seeds) -> None:
-    if not seeds:
-        raise errors.UserError("seeds=() must name at least one seed")
-    for seed in seeds:
-        if not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise errors.UserError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
-    if len(set(seeds)) < len(seeds):
-        raise errors.UserError(f"seeds={tuple(seeds)} names a seed twice")
-
-
 def _check_chunk(chunk: int, batch_size: int, streamed: bool, layout: sharding.Layout) -> None:
     """Every device gets an equal share of every chunk, and a streamed batch fills its chunks."""
     if not 0 < chunk < batch_size:
@@ -293,8 +295,6 @@ def _check_chunk(chunk: int, batch_size: int, streamed: bool, layout: sharding.L
 def _checked_batch_size(batch_size: int | str, examples: int, streamed: bool) -> int:
     if batch_size == FULL and streamed:
         raise errors.UserError("batch_size='full' needs a dataset in memory; this one is streamed")
-    if isinstance(batch_size, str) and batch_size != FULL:
-        raise errors.UserError(f"batch_size={batch_size!r} must be a whole number or 'full'")
     size = resolve_batch_size(batch_size, examples)
     if not 1 <= size <= examples:
         raise errors.UserError(

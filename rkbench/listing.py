@@ -6,13 +6,12 @@ import pathlib
 import configs
 import workloads
 from configs import common
+from rkbench.command_line import Parser
 
 
 def run(argv: list[str]) -> None:
     """Prints the lists."""
-    if "--help" in argv[1:] or "-h" in argv[1:]:
-        print(f"usage: rkbench list\n\n{__doc__}")
-        return
+    Parser(prog=argv[0], description=__doc__).parse_args(argv[1:])
     print("Workloads\n  " + "\n  ".join(workloads.names()))
     print("\nOptimizers (name, own keywords with their defaults)")
     for name, keywords in common.OPTIMIZERS.items():

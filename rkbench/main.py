@@ -10,13 +10,21 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rkbench import command_line
+from rkbench import command_line, preemption
 from rkbench.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, as configs/mnist_mlp.py:rk4", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes, found as TPU VMs, SLURM and GKE tell them"
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first of several processes, where they are told by hand"
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are, by hand")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this is, from 0, by hand")
 
 
 def main(argv: list[str]) -> None:
@@ -29,11 +37,18 @@ def main(argv: list[str]) -> None:
         raise UserError("--workdir is missing: the folder of the run")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
-    from rkbench import compilation, summary, train  # JAX loads only when it is needed
+    from rkbench import distributed  # JAX loads only when it is needed
 
-    compilation.enable_cache()
-    record = train.train_and_evaluate(_CONFIG.value, pathlib.Path(_WORKDIR.value))
-    print(summary.text(record))
+    by_hand = (_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value or any(value is not None for value in by_hand):
+        distributed.initialize(*by_hand)
+    with preemption.handled(), distributed.failing_at_once():
+        from rkbench import compilation, summary, train
+
+        compilation.enable_cache()
+        record = train.train_and_evaluate(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+    if distributed.is_primary():
+        print(summary.text(record))
 
 
 def run(argv: list[str]) -> None:

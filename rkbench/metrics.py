@@ -7,12 +7,17 @@ that is not finite is written as null, which JSON can hold.
 
 import contextlib
 import gzip
+import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from rkbench import errors
 
 Record = dict[str, Any]
 
@@ -33,7 +38,7 @@ class JsonLinesWriter:
 
     def write_record(self, line: Record) -> None:
         """Writes one line as it is."""
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_line(line))
 
     def flush(self) -> None:
         """Makes all lines durable: they survive the machine."""
@@ -62,37 +67,95 @@ def record(step: int, scalars: Mapping[str, Any]) -> Record:
 
 
 def read(path: pathlib.Path) -> Iterator[Record]:
-    """The records of a metrics file in order; a line that a crash cut off ends them.
+    """The records of a metrics file in order, without what a crash left at its end.
 
     A file whose name ends in .gz is compressed.
+
+    Raises:
+      UserError: a line is damaged, and sound ones follow; or the file cannot be read.
     """
+    damaged = 0
+    for number, found in enumerate(_parsed_lines(path), 1):
+        if found is None:
+            damaged = damaged or number
+        elif damaged:
+            raise errors.UserError(
+                f"line {damaged} of {path} is damaged; where it is a run's, the command that "
+                "trained the run mends it"
+            )
+        else:
+            yield found
+
+
+def sound(path: pathlib.Path) -> Iterator[Record]:
+    """The records that are whole, of a file that may be damaged anywhere."""
+    return (found for found in _parsed_lines(path) if found is not None)
+
+
+def _parsed_lines(path: pathlib.Path) -> Iterator[Record | None]:
+    """Each line as a record, or None where it is damaged."""
     if not path.exists():
         return
     opener = gzip.open if path.suffix == ".gz" else open
-    # A compressed file that is cut off ends in an EOFError.
-    with (
-        contextlib.suppress(EOFError, gzip.BadGzipFile),
-        opener(path, "rt", encoding="utf-8", errors="replace") as file,
-    ):
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                return
-            if not isinstance(record, dict) or not line.endswith("\n"):
-                return
-            yield record
+    try:
+        with (
+            contextlib.suppress(EOFError),  # a compressed file that is cut off
+            opener(path, "rt", encoding="utf-8", errors="replace") as file,
+        ):
+            for line in file:
+                yield _parsed(line)
+    except (OSError, zlib.error) as error:
+        raise errors.UserError(f"{path} cannot be read: {error}") from error
+
+
+def _parsed(line: str) -> Record | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = (
+        line.endswith("\n")
+        and isinstance(found, dict)
+        and all(isinstance(found.get(name), int) and found[name] >= 0 for name in ("step", "seed"))
+        and all(map(_is_number_or_null, found.values()))
+    )
+    return found if whole else None
+
+
+def _is_number_or_null(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
+
+
+class Fingerprint:
+    """How many records there are, and the SHA-256 of their lines."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self.lines = 0
+        self._sha256 = hashlib.sha256()
+        for found in records:
+            self.add(found)
+
+    def add(self, found: Record) -> None:
+        """Counts one more."""
+        self.lines += 1
+        self._sha256.update(_line(found).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprint as a run's record and its checkpoints hold it."""
+        return {"lines": self.lines, "sha256": self._sha256.hexdigest()}
+
+
+def _line(found: Record) -> str:
+    return json.dumps(found) + "\n"
 
 
 def keep_only(path: pathlib.Path, keep: Callable[[Record], bool]) -> None:
-    """Drops the records for which `keep` is false, and a cut-off end, in one atomic replacement."""
+    """Drops the records for which `keep` is false, and what is damaged, in one replacement."""
     if not path.exists():
         return
     kept = path.with_suffix(".tmp")
     with open(kept, "w", encoding="utf-8") as file:
-        for record in read(path):
-            if keep(record):
-                file.write(json.dumps(record) + "\n")
+        file.writelines(_line(found) for found in sound(path) if keep(found))
         file.flush()
         os.fsync(file.fileno())
     os.replace(kept, path)

@@ -5,11 +5,11 @@ handwritten digits, 5 seeds each, and ends with a table and a figure. Started ag
 what is finished is not repeated.
 """
 
-import argparse
 import pathlib
 import time
 
-from rkbench import tables
+from rkbench import preemption, tables
+from rkbench.command_line import Parser, folder_path
 from rkbench.statistics import estimate, percent
 
 OPTIMIZERS = {
@@ -33,14 +33,15 @@ COLUMNS = (
 
 def run(argv: list[str]) -> None:
     """Runs the comparison and prints where its table and figure are."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/quickstart"))
+    parser = Parser(prog=argv[0], description=__doc__)
+    parser.add_argument("--workdir", type=folder_path, default=pathlib.Path("runs/quickstart"))
     parser.add_argument(
         "--draw-only", action="store_true", help="draw from the runs that are there"
     )
     arguments = parser.parse_args(argv[1:])
     if not arguments.draw_only:
-        _train(arguments.workdir)
+        with preemption.handled():
+            _train(arguments.workdir)
     _show(arguments.workdir)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,6 +48,74 @@ class Curve:
     values: np.ndarray
 
 
+_RECORD = {"config": dict, "data": dict, "logs": dict, "parts": list, "seeds": list, "status": str}
+_SEED = {
+    "seed": int,
+    "status": str,
+    "steps": int,
+    "seconds": float,
+    "grad_evals": int,
+    "best_test_accuracy": float,
+    "best_test_step": int,
+    "final_test_accuracy": float,
+}
+_SUBSET = {
+    "name": str,
+    "train_examples": int,
+    "full_train_examples": int,
+    "test_examples": int,
+    "full_test_examples": int,
+}
+_CAN_BE_NULL = ("data", "best_test_accuracy", "best_test_step", "final_test_accuracy")
+
+
+def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file, as data: nothing in it is executed.
+
+    Raises:
+      UserError: the file cannot be read, or is no JSON object and so not `what` it should be.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.UserError(f"{path} is not {what} ({error})") from error
+    if not isinstance(found, dict):
+        raise errors.UserError(f"{path} is not {what}: it is no JSON object")
+    return found
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+    """What a run.json says; the fields that are read again have their types.
+
+    Raises:
+      UserError: there is no such file, or it is none of ours.
+    """
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path.parent} holds no run: there is no {path.name}")
+    record = read_object(path, "a run record")
+    mistakes = _mistakes(record, {name: _RECORD[name] for name in _RECORD if name in record})
+    if not mistakes:
+        data = record.get("data") or {}
+        mistakes += _mistakes(data, _SUBSET) if data.get("subset") else []
+        for entry in record.get("seeds", []):
+            mistakes += _mistakes(entry, _SEED) if isinstance(entry, dict) else ["seeds"]
+    if mistakes:
+        raise errors.UserError(f"{path} is not a run record: see its {', '.join(mistakes)}")
+    return record
+
+
+def _mistakes(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
+    """The fields that are missing or not of the type they must have."""
+    return [
+        name
+        for name, kind in types.items()
+        if not (fields.get(name) is None and name in _CAN_BE_NULL)
+        if not isinstance(fields.get(name), (int, float) if kind is float else kind)
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run's folder."""
@@ -60,13 +129,7 @@ class Run:
         Raises:
           UserError: there is no such file, or it is damaged.
         """
-        path = self.folder / "run.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise errors.UserError(f"{self.folder} holds no run: {error.strerror}") from error
-        except ValueError as error:
-            raise errors.UserError(f"{path} is damaged: {error}") from error
+        return read_record(self.folder / "run.json")
 
     @functools.cached_property
     def log(self) -> list[metrics.Record]:

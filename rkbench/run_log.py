@@ -1,7 +1,8 @@
 """Where a run's measurements go: metrics.jsonl at once, TensorBoard behind it."""
 
+import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rkbench import metrics
@@ -19,22 +20,41 @@ class RunLog:
         self._folder = folder
         self._wants_tensorboard = tensorboard
         self._writer: metrics.JsonLinesWriter | None = None
+        self._logged = metrics.Fingerprint()
         self._tensorboard: TensorBoardThread | None = None
 
-    def truncate(self, seeds: tuple[int, ...], step: int) -> None:
-        """Forgets what these seeds logged after `step`, the step at which they start now."""
+    def holds(self, seeds: tuple[int, ...], fingerprint: Mapping[str, Any]) -> bool:
+        """Whether these seeds' lines begin with those of a `fingerprint`."""
+        own = itertools.islice(self._of(seeds), fingerprint["lines"])
+        return metrics.Fingerprint(own).to_json() == fingerprint
 
-        def reached(record: metrics.Record) -> bool:
-            return record["seed"] not in seeds or (step > 0 and record["step"] <= step)
+    def _of(self, seeds: tuple[int, ...]) -> Iterator[metrics.Record]:
+        return (record for record in metrics.sound(self._path) if record["seed"] in seeds)
 
+    def truncate(self, seeds: tuple[int, ...], lines: int) -> None:
+        """Opens the log for these seeds and forgets all but their first `lines` lines."""
         if not self._writes:
             return
         self._close_writer()
-        metrics.keep_only(self._path, reached)
+        self._logged = metrics.Fingerprint()
+
+        def known(record: metrics.Record) -> bool:
+            if record["seed"] not in seeds:
+                return True
+            if self._logged.lines == lines:
+                return False
+            self._logged.add(record)
+            return True
+
+        metrics.keep_only(self._path, known)
         self._writer = metrics.JsonLinesWriter(self._path)
         if self._wants_tensorboard and self._tensorboard is None:
             logged = list(metrics.read(self._path))
             self._tensorboard = TensorBoardThread(self._folder / "tensorboard", logged)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the seeds of the last `truncate` have logged so far; see `holds`."""
+        return self._logged.to_json()
 
     def step(
         self, seed: int, step: int, wall_time: float, history: StepMetrics, index: int
@@ -67,6 +87,7 @@ class RunLog:
         record = metrics.record(step, scalars | dict(values))
         assert self._writer is not None, "truncate() opens the log"
         self._writer.write_record(record)
+        self._logged.add(record)
         if self._tensorboard is not None:
             self._tensorboard.write(record)
 

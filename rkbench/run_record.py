@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs import default
-from rkbench import __version__, errors
+from rkbench import __version__, errors, records
 
 Record = dict[str, Any]
 
@@ -103,19 +103,29 @@ class Workdir:
           UserError: it cannot be written, another process owns it, or it belongs to another config.
         """
         self.folder = folder
-        self._lock = _locked(folder) if writes else None
         plain = plain_config(config)
-        self.record = self._existing(plain) | {"config_hash": config_hash(plain), "config": plain}
+        _check_entries(folder)
+        if not os.path.lexists(folder / ".lock"):
+            self._existing(plain)  # refused before anything is made in it
+        self._lock = _locked(folder) if writes else None
+        try:
+            existing = self._existing(plain)
+        except errors.UserError:
+            self.close()
+            raise
+        self.record = existing | {"config_hash": config_hash(plain), "config": plain}
 
     def _existing(self, config: Record) -> Record:
         path = self.folder / "run.json"
-        if not path.exists():
+        if not os.path.exists(path):  # False also where the name is too long to exist
+            for name in ("metrics.jsonl", "checkpoints"):
+                if os.path.lexists(self.folder / name):
+                    raise errors.UserError(f"{self.folder} has {name} but no run.json: not a run's")
             return {}
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            recorded = identity(completed(record["config"], plain_config(default.get_config())))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise errors.UserError(f"{path} is not a run record ({error!r})") from error
+        record = records.read_record(path)
+        if "config" not in record:
+            raise errors.UserError(f"{path} is not a run record: it has no config")
+        recorded = identity(completed(record["config"], plain_config(default.get_config())))
         if differing := differences(recorded, identity(config)):
             raise errors.UserError(
                 f"{self.folder} belongs to another config; it differs in {'; '.join(differing)}"
@@ -134,13 +144,31 @@ class Workdir:
             self._lock.close()
 
 
+# What a run makes in its folder: files, and folders.
+_FILES = ("run.json", "run.tmp", "metrics.jsonl", "metrics.tmp", ".lock")
+_FOLDERS = ("checkpoints", "tensorboard")
+
+
+def _check_entries(folder: pathlib.Path) -> None:
+    """Raises a UserError where something of another kind has the place of a file or folder."""
+    checkpoints = folder / "checkpoints"
+    groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
+    for path in (*(folder / name for name in _FOLDERS), *groups):
+        if os.path.lexists(path) and not path.is_dir():
+            raise errors.UserError(f"{path} is in the way: it must be a folder")
+    for path in (folder / name for name in _FILES):
+        if os.path.lexists(path) and not path.is_file():
+            raise errors.UserError(f"{path} is in the way: it must be a file")
+
+
 def _locked(folder: pathlib.Path):
     """The folder's lock file, held until it is closed; the kernel frees it when a process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "a")  # noqa: SIM115 - held until close()
-    except OSError as error:
-        raise errors.UserError(f"workdir {folder} cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", error)
+        raise errors.UserError(f"workdir {folder} cannot be written: {reason}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

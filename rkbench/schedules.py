@@ -50,7 +50,8 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
       total_steps: steps of the run, over which the cosine reaches its end.
 
     Raises:
-      UserError: an unknown name, or a warm-up that is not shorter than the run.
+      UserError: an unknown name, a warm-up that is not shorter than the run, or a rate that is
+        not finite.
     """
     if schedule.name not in _SCHEDULES:
         raise errors.unknown("schedule", schedule.name, _SCHEDULES)
@@ -62,5 +63,11 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
     function = _SCHEDULES[schedule.name](
         learning_rate, total_steps, schedule.warmup_steps, schedule.end_factor
     )
-    table = np.asarray(function(jnp.arange(total_steps)), np.float32)
+    with np.errstate(over="ignore"):
+        table = np.asarray(function(jnp.arange(total_steps)), np.float32)
+    if not np.isfinite(table).all():
+        raise errors.UserError(
+            f"schedule.end_factor={schedule.end_factor} times optimizer.learning_rate="
+            f"{learning_rate} is over what float32 holds"
+        )
     return np.broadcast_to(table, (total_steps,))

@@ -172,14 +172,9 @@ def layout(config) -> Layout:
     `data` is 0 for all devices that the others leave over.
 
     Raises:
-      UserError: a size that is not a whole number in range, or devices that do not divide or are
-        not there.
+      UserError: devices that do not divide or are not there.
     """
     devices, sizes = jax.devices(), dict(config.to_dict())
-    for axis, size in sizes.items():
-        least = 0 if axis == DATA else 1
-        if not isinstance(size, int) or isinstance(size, bool) or size < least:
-            raise errors.UserError(f"mesh.{axis}={size!r} must be a whole number from {least} on")
     fixed = sizes[SEED] * sizes[FSDP]
     if not sizes[DATA]:
         if len(devices) % fixed:

@@ -5,6 +5,8 @@ from typing import Any
 
 Record = dict[str, Any]
 
+ENDS = ("done", "diverged")  # of a run and of a seed; before: "running", "failed"
+
 
 def of_seed(
     records: Iterable[Record], seed: int, diverged: int | None, seconds: float, steps: int

@@ -7,6 +7,7 @@ Runs that share a program can also train as one group, in which each seed of eac
 """
 
 import contextlib
+import os
 import pathlib
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rkbench import distributed, metrics, optimizers, summary
+from rkbench import distributed, metrics, optimizers, preemption, summary
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import all_finite
 from rkbench.experiment import Experiment, side_by_side
@@ -47,13 +48,20 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
+    if not os.path.isfile(workdir / "run.json"):
+        experiment.check()  # before the first start: what cannot work leaves no trace
     with contextlib.closing(_workdir(workdir, experiment)) as run:
-        if _finished(run, experiment.config.seeds):
-            print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
+        finished = _finished_seeds(run)
+        ended = run.record.get("status") in summary.ENDS and finished.issuperset(
+            experiment.config.seeds
+        )
+        if distributed.from_primary(ended):
+            if distributed.is_primary():
+                print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
             return run.record
         with _running(experiment, [run]) as (log,):
             for seeds in experiment.seed_groups:
-                if not _finished(run, seeds):
+                if not distributed.from_primary(finished.issuperset(seeds)):
                     lanes = tuple(Lane(run, log, seed) for seed in seeds)
                     _Group(experiment, lanes, run.folder / "checkpoints" / _name(seeds)).train()
         return run.record
@@ -111,7 +119,8 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
             ]
     except Exception as error:
         for run in runs:
-            run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+            with contextlib.suppress(OSError):  # a full disk may be what `error` is
+                run.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     for run in runs:
         run.record.pop("error", None)
@@ -120,9 +129,26 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
         )
 
 
-def _finished(run: Workdir, seeds: tuple[int, ...]) -> bool:
-    finished = {entry["seed"] for entry in run.record.get("seeds", [])}
-    return bool(distributed.from_primary(finished.issuperset(seeds)))
+def _finished_seeds(run: Workdir) -> set[int]:
+    """The seeds whose outcome is recorded and whose log is as it was then."""
+    finished = set()
+    records = list(metrics.sound(run.folder / "metrics.jsonl"))
+    for entry in run.record.get("seeds", []):
+        seed = entry["seed"]
+        logged = metrics.Fingerprint(_lines_of(records, seed)).to_json()
+        if run.record.get("logs", {}).get(str(seed), logged) == logged:
+            finished.add(seed)
+        else:
+            print(
+                f"rkbench: metrics.jsonl is damaged in the lines of seed {seed}, which is trained "
+                "again from its last checkpoint before them",
+                file=sys.stderr,
+            )
+    return finished
+
+
+def _lines_of(records: list[metrics.Record], seed: int) -> list[metrics.Record]:
+    return [record for record in records if record["seed"] == seed]
 
 
 def _name(seeds: tuple[int, ...]) -> str:
@@ -146,7 +172,8 @@ class _Group:
         self._experiment, self._config, self._lanes = experiment, experiment.config, lanes
         self._seeds = tuple(lane.seed for lane in lanes)
         self._checkpoints = Checkpoints(checkpoints)
-        self._step = 0
+        self._step = self._saved_step = 0
+        self._evaluated = False  # at this step, if it is one to evaluate at
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # lane -> step
         self._input: dict[str, float] = {}  # the feed's counters before this process
@@ -167,15 +194,25 @@ class _Group:
                 label, self._config.total_steps, self._step, visible=distributed.is_primary()
             )
             with contextlib.closing(self._progress):
-                if self._step == 0:
-                    self._evaluate()
-                while self._step < self._config.total_steps and self._active():
-                    self._advance_to(self._next_event())
-                    self._at_event()
+                try:
+                    self._train_to_the_end()
+                except preemption.Preempted:
+                    self._save()
+                    self._checkpoints.wait()
+                    if distributed.is_primary():
+                        print(f"rkbench: SIGTERM: saved at step {self._step}", file=sys.stderr)
+                    raise
             self._flush()
             self._checkpoints.wait()
         distributed.wait_for_all("the end of the seeds")
         self._finish()
+
+    def _train_to_the_end(self) -> None:
+        if not self._evaluated:
+            self._evaluate()
+        while self._step < self._config.total_steps and self._active():
+            self._advance_to(self._next_event())
+            self._at_event()
 
     def _by_run(self) -> dict[pathlib.Path, list[int]]:
         """The lanes of each run."""
@@ -184,13 +221,18 @@ class _Group:
             found.setdefault(lane.run.folder, []).append(column)
         return found
 
+    def _logs(self) -> Iterator[tuple[RunLog, tuple[int, ...]]]:
+        """The log of each run, with those of its seeds that train here."""
+        for columns in self._by_run().values():
+            yield self._lanes[columns[0]].log, tuple(self._seeds[column] for column in columns)
+
     def _active(self) -> list[int]:
         """The lanes that have not diverged."""
         return [column for column in range(len(self._lanes)) if column not in self._diverged]
 
     def _flush(self) -> None:
-        for columns in self._by_run().values():
-            self._lanes[columns[0]].log.flush()
+        for log, _ in self._logs():
+            log.flush()
 
     def _own(self, tree: Any, column: int, axis: int = 0) -> Any:
         """One lane's part of a tree whose leaves have an axis for lanes, if there are several."""
@@ -199,16 +241,24 @@ class _Group:
         return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
 
     def _restore(self) -> None:
-        restored = self._checkpoints.restore(self._state)
+        """Takes up the newest checkpoint that is whole itself and in its part of the log."""
+        restored = self._checkpoints.restore(self._state, self._check_logs)
         if restored is not None:
-            self._step = restored.step
+            progress = restored.progress
+            self._step = self._saved_step = restored.step
+            self._evaluated = progress["evaluated"]
             self._state = restored.state
-            self._seconds = restored.progress["seconds"]
-            self._diverged = {int(c): n for c, n in restored.progress["diverged"].items()}
-            self._input = restored.progress.get("input", {})
-        for columns in self._by_run().values():
-            seeds = tuple(self._lanes[column].seed for column in columns)
-            self._lanes[columns[0]].log.truncate(seeds, self._step)
+            self._seconds = progress["seconds"]
+            self._diverged = {int(c): n for c, n in progress["diverged"].items()}
+            self._input = progress["input"]
+        for place, (log, seeds) in enumerate(self._logs()):
+            known = restored.progress["logs"][place]["lines"] if restored else 0
+            log.truncate(seeds, known)
+
+    def _check_logs(self, progress: dict[str, Any]) -> None:
+        for (log, seeds), fingerprint in zip(self._logs(), progress["logs"], strict=True):
+            if not log.holds(seeds, fingerprint):
+                raise ValueError("metrics.jsonl has lost or changed lines from before it")
 
     def _next_event(self) -> int:
         """The next step at which something happens beside training."""
@@ -220,6 +270,7 @@ class _Group:
     def _advance_to(self, event: int) -> None:
         """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`, on the clock."""
         while self._step < event and self._active():
+            preemption.raise_if_requested()
             steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
             begin, before = time.perf_counter(), self._seconds
             self._state, history = self._experiment.program.advance(
@@ -262,20 +313,29 @@ class _Group:
             self._evaluate()
         every = config.checkpoint_every_steps
         if last or not self._active() or (every and self._step % every == 0):
-            self._flush()  # a checkpoint never knows more than the log
-            self._checkpoints.save(
-                self._step,
-                self._state,
-                {
-                    "seconds": self._seconds,
-                    "diverged": {str(c): n for c, n in self._diverged.items()},
-                    "input": self._input_so_far(),
-                },
-            )
+            self._save()
+
+    def _save(self) -> None:
+        if self._step == self._saved_step:
+            return  # it is saved, or the beginning
+        self._flush()  # a checkpoint never knows more than the log
+        self._checkpoints.save(
+            self._step,
+            self._state,
+            {
+                "seconds": self._seconds,
+                "diverged": {str(c): n for c, n in self._diverged.items()},
+                "input": self._input_so_far(),
+                "evaluated": self._evaluated,
+                "logs": [log.fingerprint() for log, _ in self._logs()],
+            },
+        )
+        self._saved_step = self._step
 
     def _evaluate(self) -> None:
         """Evaluates all splits, outside the clock."""
         results, state = {}, self._state
+        self._evaluated = False
         if self._config.batch_norm_update == "recompute":
             state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
         for name, split in self._experiment.splits.items():
@@ -290,6 +350,7 @@ class _Group:
             lane.log.evaluation(lane.seed, self._step, self._seconds, spent, own)
             shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
             self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
+        self._evaluated = True
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""
@@ -302,7 +363,10 @@ class _Group:
             run = self._lanes[columns[0]].run
             records = list(metrics.read(run.folder / "metrics.jsonl"))
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
+            logs = dict(run.record.get("logs", {}))
             for column in columns:
                 seed, diverged = self._seeds[column], self._diverged.get(column)
                 entries[seed] = summary.of_seed(records, seed, diverged, self._seconds, self._step)
-            run.write(seeds=[entries[seed] for seed in sorted(entries)], parameters=count)
+                logs[str(seed)] = metrics.Fingerprint(_lines_of(records, seed)).to_json()
+            seeds = [entries[seed] for seed in sorted(entries)]
+            run.write(seeds=seeds, parameters=count, logs=logs)

@@ -1,5 +1,6 @@
 """What tests of exact resuming share: an interruption, and what must be the same after it."""
 
+import json
 import pathlib
 
 import jax
@@ -37,6 +38,22 @@ def final_state(workdir, configuration, seed=0):
     return restored.state
 
 
+def contents(folder):
+    """Every file below the folder, with its bytes."""
+    files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def final_checksums(workdir):
+    """The SHA-256 of each seed's last state, as its last checkpoint gives it."""
+    checksums = {}
+    for folder in sorted(pathlib.Path(workdir).glob("checkpoints/seed-*")):
+        last = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        progress = json.loads((folder / str(last) / "progress" / "metadata").read_text())
+        checksums[folder.name, last] = progress["checksum"]
+    return checksums
+
+
 def assert_same_bits(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -60,13 +77,14 @@ def interrupt(monkeypatch, calls):
     monkeypatch.setattr(Program, "advance", interrupted)
 
 
-def check_resuming(monkeypatch, folder, configuration, calls):
+def check_resuming(monkeypatch, folder, configuration, calls, meanwhile=lambda workdir: None):
     """A run killed in its `calls`-th call and resumed equals one that was not, bit for bit."""
     one, other = folder / "one", folder / "other"
     uninterrupted = train_and_evaluate(configuration, one)
     interrupt(monkeypatch, calls)
     with pytest.raises(Killed):
         train_and_evaluate(configuration, other)
+    meanwhile(other)
     resumed = train_and_evaluate(configuration, other)
     assert outcomes(resumed) == outcomes(uninterrupted)
     assert log(other) == log(one)

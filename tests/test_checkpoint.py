@@ -93,6 +93,24 @@ def test_values_changed_without_a_trace_are_noticed_by_the_checksum(folder, caps
     assert "checksum" in capsys.readouterr().err
 
 
+def test_a_changed_number_in_the_progress_is_noticed(folder, capsys):
+    filled(folder, 10, 20).close()
+    (path,) = (folder / "20" / "progress").glob("metadata")
+    path.write_text(path.read_text().replace('"seconds": 10.0', '"seconds": 11.0'))
+    assert "11.0" in path.read_text()
+    assert Checkpoints(folder).restore(state(0)).step == 10
+    assert "its progress is not what was written" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_the_caller_refuses_is_passed_over(folder, capsys):
+    def refuse(progress):
+        if progress["seconds"] == 10.0:
+            raise ValueError("of no use")
+
+    assert filled(folder, 10, 20).restore(state(0), refuse).step == 10
+    assert "checkpoint of step 20 is damaged (of no use)" in capsys.readouterr().err
+
+
 def test_the_saved_values_are_those_of_the_call(folder):
     """The trainer gives up the buffers of a state that is still being written."""
     checkpoints = Checkpoints(folder)

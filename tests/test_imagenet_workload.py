@@ -1,5 +1,6 @@
 """The ImageNet workload: its contract, its training with every family, and exact resuming."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from imagenet_data import examples, jpeg, picture, write
-from resuming import check_resuming, log
+from resuming import check_resuming, contents, log
 
 import workloads
 from configs import imagenet_vit
@@ -59,11 +60,22 @@ def test_every_family_trains_and_the_loss_falls(tmp_path, data_dir, variant):
     assert lines[-1]["train/loss"] < lines[0]["train/loss"] == pytest.approx(np.log(1000), rel=1e-5)
 
 
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, data_dir):
+def test_a_killed_run_resumes_bit_for_bit_though_the_data_was_gone_for_a_while(
+    tmp_path, monkeypatch, data_dir
+):
     configuration = config(data_dir)
     configuration.model.dropout = 0.1
     configuration.augment.rand_augment_layers = 2
-    check_resuming(monkeypatch, tmp_path, configuration.lock(), calls=4)
+
+    def start_without_data(workdir):
+        before = contents(workdir)
+        gone = pathlib.Path(data_dir).rename(tmp_path / "gone")
+        with pytest.raises(UserError, match=r"imagenet2012 5\.1\.0 is neither in"):
+            train_and_evaluate(configuration, workdir)
+        gone.rename(data_dir)
+        assert contents(workdir) == before
+
+    check_resuming(monkeypatch, tmp_path, configuration.lock(), 4, start_without_data)
 
 
 def test_worker_processes_and_chunks_change_no_batch(tmp_path, data_dir):

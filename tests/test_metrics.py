@@ -55,6 +55,6 @@ def test_keep_only_forgets_the_rest(path):
 
 def test_numbers_come_back_bit_for_bit(path):
     values = np.random.default_rng(0).normal(size=100).astype(np.float32)
-    write(path, *((i, {"v": v}) for i, v in enumerate(values)))
+    write(path, *((i, {"seed": 0, "v": v}) for i, v in enumerate(values)))
     read = np.array([record["v"] for record in metrics.read(path)], np.float32)
     np.testing.assert_array_equal(read, values)

@@ -3,14 +3,13 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from resuming import check_resuming, log, outcomes
+from resuming import check_resuming, log
 
 import rkbench.train
 from configs import digits_mlp
@@ -222,20 +221,6 @@ def wait_for_lines(workdir, lines, process):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_kill_9_and_the_same_command_again(tmp_path):
-    uninterrupted = start(tmp_path / "one")
-    assert uninterrupted.wait() == 0
-    for lines in (5, 200, 420):
-        process = start(tmp_path / "other")
-        wait_for_lines(tmp_path / "other", lines, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(tmp_path / "other").wait() == 0
-    assert log(tmp_path / "other") == log(tmp_path / "one")
-    records = [json.loads((tmp_path / d / "run.json").read_text()) for d in ("one", "other")]
-    assert outcomes(records[0]) == outcomes(records[1])
 
 
 def test_a_second_process_on_one_workdir_is_refused(tmp_path):

@@ -102,6 +102,21 @@ def _load(name: str, config: Any) -> "Dataset":
     return loaded.hold_out(config.validation_examples) if config.validation_examples else loaded
 
 
+_LARGEST = 2**20  # of a model's sizes
+
+
+def _check_sizes(model: Any) -> None:
+    """Widths, depths and the like are whole numbers from 1; UserError for others."""
+    from rkbench.errors import UserError
+
+    for name, value in model.items():
+        sizes = value if isinstance(value, tuple) else (value,) if type(value) is int else ()
+        if not all(type(size) is int and 1 <= size <= _LARGEST for size in sizes):
+            raise UserError(
+                f"model.{name}={value!r}: whole numbers from 1 to {_LARGEST} are needed"
+            )
+
+
 def _image_classification(
     dataset_name: str,
     model_factory: Callable[[Any, int], tuple["nn.Module", bool]],
@@ -115,6 +130,7 @@ def _image_classification(
     on_device = [field.name for field in dataclasses.fields(Augmentation)]
     augment = Augmentation(**{name: config.augment[name] for name in on_device})
     dtype = compute_dtype(config.dtype)
+    _check_sizes(config.model)
     dataset = dataset or _load(dataset_name, config)
     model, convolves = model_factory(config, dataset.num_classes)
     if hasattr(model, "batch_axes"):  # batch norm: the one layer that looks at other examples

@@ -7,6 +7,9 @@ import numpy as np
 
 from rkbench.feed import Stream
 
+ON_CORRUPT = ("raise", "skip")
+"""What `config.on_corrupt` can be: a damaged example is an error, or another takes its place."""
+
 Params: TypeAlias = Any
 """A pytree of float32 arrays: what the optimizer moves."""
 ModelState: TypeAlias = dict[str, Any]

@@ -4,13 +4,13 @@ Ratios rather than times, each from calls of both sides in turn, so that a slow 
 slows both. Nothing here passes or fails a test: it prints a table, with the machine.
 """
 
-import argparse
 import pathlib
 import platform
 import sys
 
 from rkbench import errors
 from rkbench.bench import row
+from rkbench.command_line import Parser, output_path
 
 # name: (module, function); a function yields rows as it measures them
 _BENCHMARKS = {
@@ -28,9 +28,9 @@ _BENCHMARKS = {
 
 def run(argv: list[str]) -> None:
     """Measures what is asked for, or everything, and prints (and writes) the table."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
+    parser = Parser(prog=argv[0], description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_BENCHMARKS))
-    parser.add_argument("--output", type=pathlib.Path, help="also write the table to this .md file")
+    parser.add_argument("--output", type=output_path, help="also write the table to this .md file")
     arguments = parser.parse_args(argv[1:])
     for name in arguments.names:
         if name not in _BENCHMARKS:

@@ -11,6 +11,8 @@ import pathlib
 import sys
 import time
 
+from rkbench import preemption
+from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError, unknown
 from rkbench.paper import plan, study
 from rkbench.paper.figures import FIGURES
@@ -43,9 +45,10 @@ def run(argv: list[str]) -> None:
         return
     failed: dict[str, str] = {}
     if not arguments.draw_only:
-        from rkbench.paper.train import train
+        with preemption.handled():
+            from rkbench.paper.train import train
 
-        failed = train(jobs, places)
+            failed = train(jobs, places)
     _draw(places, rows, figures, arguments.axis)
     if studied:
         _draw_study(places)
@@ -56,7 +59,7 @@ def run(argv: list[str]) -> None:
 
 
 def _parser(program: str, what: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if what == "figure":
@@ -85,11 +88,11 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--results",
-        type=pathlib.Path,
+        type=folder_path,
         help="where table, figures and records are; default: results (smoke: below --runs)",
     )
     parser.add_argument(
-        "--runs", type=pathlib.Path, default=pathlib.Path("runs/paper"), help="for workdirs"
+        "--runs", type=folder_path, default=pathlib.Path("runs/paper"), help="for workdirs"
     )
     return parser
 
@@ -114,10 +117,14 @@ def _figures(what: str, arguments: argparse.Namespace) -> list[int]:
 def _seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
+    from rkbench.config_checks import check_seeds
+
     try:
-        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+        seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError as error:
         raise UserError(f"--seeds={text}: whole numbers parted by commas are needed") from error
+    check_seeds(seeds)
+    return seeds
 
 
 def _write_manifest(jobs: list[plan.Job], arguments: argparse.Namespace) -> None:

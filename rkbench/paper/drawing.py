@@ -1,14 +1,16 @@
 """Writes the table and the figures, and notes in `manifest.json` how each was made."""
 
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from rkbench import heatmap, plotting
+from rkbench import errors, heatmap, plotting
 from rkbench.paper import study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
 from rkbench.paper.plan import Places
+from rkbench.paper.runs import TABLE_1
+from rkbench.paper.scales import SCALES
+from rkbench.records import AXES, read_object
 from rkbench.run_record import write_json
 
 COMPANION = "grad_evals"  # beside the paper's axis: an RK4 step costs four gradients
@@ -56,7 +58,22 @@ def draw_study(places: Places) -> list[pathlib.Path]:
 def manifest(results: pathlib.Path) -> dict[str, Any]:
     """How each file in `results` was made; {} where nothing was."""
     path = results / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.exists():
+        return {}
+    found = read_object(path, "a manifest of results")
+    for name, how in found.items():
+        if not _is_known(name, how):
+            raise errors.UserError(f"{path}: {name!r} is nothing that is drawn here")
+    return found
+
+
+def _is_known(name: str, how: Any) -> bool:
+    if not isinstance(how, dict) or how.get("scale") not in tuple(SCALES):
+        return False
+    if name == "table1":
+        rows = how.get("rows")
+        return isinstance(rows, list) and all(row in range(1, len(TABLE_1) + 1) for row in rows)
+    return name == "study" or (how.get("number") in list(FIGURES) and how.get("axis") in list(AXES))
 
 
 def _note(places: Places, name: str, how: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ def select(jobs: list[Job], only: str | None) -> list[Job]:
         return jobs
     words = only.split(",")
     for word in words:
-        if not any(word in job.run.name for job in jobs):
+        if not word or not any(word in job.run.name for job in jobs):
             raise errors.unknown("run", word, [job.run.name for job in jobs])
     return [job for job in jobs if any(word in job.run.name for word in words)]
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import pathlib
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from rkbench import summary
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1, PaperRun, Row
 from rkbench.paper.scales import SCALES
-from rkbench.records import Run
+from rkbench.records import Run, read_object
 from rkbench.statistics import Estimate, estimate
 
 
@@ -92,7 +91,7 @@ def _status(record: Run) -> str:
 def _why_not(run: PaperRun, places: Places) -> str:
     failed = places.record(run) / "failed.json"
     if failed.is_file():
-        return f"failed: {json.loads(failed.read_text(encoding='utf-8'))['error']}"
+        return f"failed: {read_object(failed, 'a note of a failure').get('error')}"
     if not SCALES[places.scale][run.kind].runs:
         return f"not run: beyond the scale {places.scale!r}"
     return "not run yet"

@@ -4,12 +4,12 @@ Every seed's entry in every record, every cell of the table and every point of e
 difference is named, and the exit code is 1.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Iterator
 
 from rkbench import archive, heatmap, plotting
+from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 from rkbench.paper import drawing, study, table1
 from rkbench.paper.figures import FIGURES, figure
@@ -19,8 +19,8 @@ from rkbench.records import Run
 
 def run(argv: list[str]) -> None:
     """Prints what was checked; exits with 1 where something differs."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
-    parser.add_argument("results", type=pathlib.Path, nargs="?", default=pathlib.Path("results"))
+    parser = Parser(prog=argv[0], description=__doc__)
+    parser.add_argument("results", type=folder_path, nargs="?", default=pathlib.Path("results"))
     results = parser.parse_args(argv[1:]).results
     if not results.is_dir():
         raise UserError(f"{results} is not a folder with results")
@@ -79,7 +79,7 @@ def _of_file(path: pathlib.Path, expected: str) -> Iterator[str]:
     if not path.is_file():
         yield f"{path} is missing"
         return
-    found = path.read_text(encoding="utf-8").splitlines()
+    found = path.read_text(encoding="utf-8", errors="replace").splitlines()
     wanted = expected.splitlines()
     if len(found) != len(wanted):
         yield f"{path}: {len(found)} lines, the logs give {len(wanted)}"

@@ -1,6 +1,5 @@
 """Checks of numbers that users give; a traced number has no value yet and is let through."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,8 @@ import numpy as np
 from jax.core import Tracer
 
 from rkbench.errors import UserError
+
+LARGEST = float(np.finfo(np.float32).max)  # more is infinite on the device
 
 Range = tuple[str, Callable[[float], bool]]
 
@@ -33,7 +34,7 @@ def check_number(name: str, value: Any, valid: Range) -> None:
         raise error
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise error from None
-    if not (math.isfinite(number) and within(number)):
+    if not (abs(number) <= LARGEST and within(number)):  # false for NaN
         raise error

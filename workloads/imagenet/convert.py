@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rkbench.errors import UserError
+from rkbench.records import read_object
 from workloads.imagenet import records
 from workloads.imagenet.records import Example, Records
 
@@ -53,7 +54,10 @@ def convert(source: Path, target: Path, watch: Watch = _unwatched) -> Log:
         raise UserError(f"{source}: no dataset in TFRecord form")
     import tensorflow_datasets as tfds
 
-    info = tfds.builder_from_directory(str(source)).info
+    try:
+        info = tfds.builder_from_directory(str(source)).info
+    except Exception as error:  # json, protobuf and TFDS, each their own
+        raise UserError(f"{source} is not a dataset of TFDS: {error}") from error
     staging = target.with_name(f"{target.name}.incomplete")
     staging.mkdir(parents=True, exist_ok=True)
     done = _read_log(staging)
@@ -189,10 +193,8 @@ class _Digest:
 
 
 def _read_log(folder: Path) -> Log:
-    try:
-        return json.loads((folder / LOG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    path = folder / LOG
+    return read_object(path, "the log of a conversion") if path.exists() else {}
 
 
 def _write_log(folder: Path, done: Log) -> None:

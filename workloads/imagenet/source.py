@@ -20,13 +20,13 @@ from absl import flags, logging
 
 from rkbench.batches import batch_indices
 from rkbench.errors import UserError, unknown
+from workloads.base import ON_CORRUPT
 from workloads.imagenet import preprocess
 from workloads.imagenet.draws import Draws
 from workloads.imagenet.rand_augment import RandAugment
 from workloads.imagenet.records import Records
 
 CHUNK = 32  # examples that a worker prepares at a time, at most
-ON_CORRUPT = ("raise", "skip")
 
 Chunk = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]

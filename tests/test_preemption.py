@@ -1,0 +1,138 @@
+"""SIGTERM inside one process; `test_faults.py` has the exit codes of real ones."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from resuming import Killed, final_checksums, interrupt, log, outcomes
+
+from configs import digits_mlp
+from rkbench import preemption
+from rkbench.evaluate import Split
+from rkbench.experiment import Experiment
+from rkbench.train import train_experiment
+
+pytestmark = pytest.mark.standard_promotion
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """Two seeds, whose test set is evaluated in four batches that are dispatched one by one."""
+    config = digits_mlp.get_config("momentum")
+    config.model.hidden_sizes = ()
+    config.update(
+        {
+            "total_steps": 30,
+            "eval_every_steps": 10,
+            "checkpoint_every_steps": 8,
+            "log_every_steps": 3,
+            "train_eval_size": 250,
+            "eval_batch_size": 125,
+            "seeds": (0, 1),
+            "compiled_loops": "off",
+            "tensorboard": False,
+        }
+    )
+    return Experiment.from_config(config.lock())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    return workdir, train_experiment(experiment, workdir)
+
+
+def terminate():
+    """SIGTERM to this process; returns when the thread has taken note of it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not preemption.requested():
+        time.sleep(0.001)
+
+
+def terminate_before_evaluation_batch(monkeypatch, number):
+    each, left = Split.each, [number]
+
+    def batches(self):
+        for batch in each(self):
+            left[0] -= 1
+            if left[0] == 0:
+                terminate()
+            yield batch
+
+    monkeypatch.setattr(Split, "each", batches)
+
+
+def check_same(experiment, workdir, record, uninterrupted):
+    folder, expected = uninterrupted
+    assert outcomes(record) == outcomes(expected)
+    assert log(workdir) == log(folder)
+    assert final_checksums(workdir) == final_checksums(folder)
+
+
+def preempted(experiment, workdir):
+    with preemption.handled(), pytest.raises(preemption.Preempted) as raised:
+        train_experiment(experiment, workdir)
+    assert raised.value.code == 75
+
+
+# 6 batches an evaluation: at step 0, 10, 20 (no steps of checkpoints) and 30.
+@pytest.mark.parametrize(("batch", "saved"), [(3, None), (8, 10), (14, 20), (24, 30)])
+def test_in_an_evaluation_the_state_is_saved_and_the_evaluation_made_later(
+    tmp_path, monkeypatch, experiment, uninterrupted, batch, saved
+):
+    with monkeypatch.context() as patch:
+        terminate_before_evaluation_batch(patch, batch)
+        preempted(experiment, tmp_path)
+    steps = {int(path.name) for path in tmp_path.glob("checkpoints/seed-0/[0-9]*")}
+    assert max(steps, default=None) == saved
+    assert not any(line["step"] == saved and "test/loss" in line for line in log(tmp_path))
+    # Killed after the evaluation was made, and resumed from before it: it must not be there twice.
+    if saved not in (None, 30):
+        interrupt(monkeypatch, 2)
+        with pytest.raises(Killed):
+            train_experiment(experiment, tmp_path)
+    check_same(experiment, tmp_path, train_experiment(experiment, tmp_path), uninterrupted)
+
+
+def test_a_request_that_comes_again_and_again_never_stops_progress(
+    tmp_path, monkeypatch, experiment, uninterrupted
+):
+    advance = type(experiment.program).advance
+
+    def one_call_then_terminate(self, *arguments):
+        terminate()
+        return advance(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(experiment.program), "advance", one_call_then_terminate)
+        for _ in range(10):
+            preempted(experiment, tmp_path)
+    check_same(experiment, tmp_path, train_experiment(experiment, tmp_path), uninterrupted)
+
+
+def test_afterwards_the_signal_and_the_request_are_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with preemption.handled():
+        assert not preemption.requested()
+        terminate()
+        with pytest.raises(preemption.Preempted):
+            preemption.raise_if_requested()
+    assert not preemption.requested()
+    assert signal.getsignal(signal.SIGTERM) is before
+    time.sleep(0.05)
+    assert not any(thread.name == "preemption" for thread in threading.enumerate())
+
+
+def test_outside_the_main_thread_nothing_is_handled():
+    before, during = signal.getsignal(signal.SIGTERM), []
+
+    def run():
+        with preemption.handled():
+            during.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert during == [before]
