@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,8 +116,8 @@ def no_line_twice(workdir):
 
 def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(tmp_path, command, uninterrupted):
     rng = random.Random(0)
-    trials: list[tuple[str, dict[str, float]]]
-    trials = [(fault, {"call": call}) for fault in KILLS for call in (1, rng.randint(2, 4))]
+    trials: list[tuple[str, dict[str, Any]]] = [(fault, {"call": 1}) for fault in KILLS]
+    trials += [(fault, {"call": rng.randint(2, 3)}) for fault in rng.sample(sorted(KILLS), 8)]
     for seconds in (0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.1)):
         trials.append(("while a checkpoint is written", {"call": 1, "seconds": seconds}))
     rng.shuffle(trials)
@@ -238,7 +239,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("place", [0, 3, -1])
+@pytest.mark.parametrize("place", [3, -1])
 def test_a_log_line_that_a_crash_damaged(
     tmp_path, monkeypatch, experiment, uninterrupted, damage, place
 ):
