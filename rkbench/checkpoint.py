@@ -77,8 +77,9 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, failure = None, None
             try:
-                restored = self._read(step, template)
-                check(restored.progress)
+                found = self._read(step, template)
+                check(found.progress)
+                restored = found
             except Exception as error:  # Orbax and its storage raise many kinds for a damaged file
                 failure = error
             if not distributed.any_process(restored is None):

@@ -71,6 +71,7 @@ def _check_fields(config: Any, expected: Any, prefix: str = "") -> None:
     """A config has the fields of `configs/default.py`, neither fewer nor others."""
     if not isinstance(config, ConfigDict):
         raise errors.UserError(f"{prefix or 'the config'} is no ConfigDict, but {config!r}")
+    optimizer: Any = config.optimizer if not prefix else None
     for name, value in expected.items():
         if name not in config:
             raise errors.UserError(f"the config lacks {prefix}{name}: see configs/default.py")
@@ -79,9 +80,10 @@ def _check_fields(config: Any, expected: Any, prefix: str = "") -> None:
     for name in config:
         if name not in expected:
             raise errors.unknown("config field", f"{prefix}{name}", expected)
-    for name in ("name", "learning_rate"):
-        if not prefix and name not in config.optimizer:
-            raise errors.UserError(f"the config lacks optimizer.{name}: see configs/common.py")
+    if not prefix:
+        for name in ("name", "learning_rate"):
+            if name not in optimizer:
+                raise errors.UserError(f"the config lacks optimizer.{name}: see configs/common.py")
 
 
 def _check_none_is_missing(config, prefix: str = "") -> None:

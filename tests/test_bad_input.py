@@ -53,7 +53,7 @@ def nothing_is_trained(monkeypatch, tmp_path):
     def accept(*arguments):
         raise Accepted
 
-    monkeypatch.setattr(rkbench.train, "_train", accept)
+    monkeypatch.setattr(rkbench.train, "_running", accept)
     monkeypatch.chdir(tmp_path)
 
 
