@@ -13,8 +13,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from configs import default
 from rkbench import __version__, errors
 
@@ -147,6 +145,8 @@ def _locked(folder: pathlib.Path):
 
 def environment() -> Record:
     """Command line, versions, commit and devices of this process."""
+    import jax  # here alone: records are read without it
+
     commit, dirty = source_commit()
     return {
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],

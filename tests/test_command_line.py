@@ -128,6 +128,8 @@ finally:
         (["list"], "rk4_modified_adagrad"),
         (["train", "--help"], "--workdir"),
         (["quickstart", "--help"], "--workdir"),
+        (["sweep", "--help"], "--shard"),
+        (["score", "--help"], "--target"),
     ],
 )
 def test_commands_that_only_print_import_nothing_heavy(arguments, shown):

@@ -58,7 +58,7 @@ def test_targets_lie_one_percent_from_the_best_and_lone_optimizers_take_no_part(
         scores = contenders.contenders(score(collection, metric))
         best = scores[1].final.mean  # adam and rk4 are equal in all but their gradients
         assert contenders.targets(scores)["mnist_mlp"] == pytest.approx(factor * best)
-    found = contenders.profiles(collection, "test/accuracy", 0.8)
+    found = contenders.profiles(score(collection, "test/accuracy"), 0.8)
     assert found.targets == {"mnist_mlp": 0.8}
     assert {name: list(p.ratios) for name, p in found.by_axis["grad_evals"].items()} == {
         "adam": [1.0],

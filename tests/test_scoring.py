@@ -18,6 +18,7 @@ from rkbench.scoring import command
 from rkbench.scoring.tables import tabulate
 
 ONE = {0: 0.91, 1: 0.93, 2: 0.96, 3: 0.92}
+METRIC = "validation/accuracy"
 OTHER = {1: 0.90, 2: 0.92, 3: 0.91, 7: 0.99}
 
 
@@ -219,7 +220,7 @@ def write_rates(tmp_path, finals, **settings):
 def test_robustness_by_hand(tmp_path):
     finals = {0.01: 0.895, 0.1: 0.85, 0.3: 0.893, 1.0: 0.9, 3.0: 0.8915, 10.0: 0.1, 30.0: None}
     write_rates(tmp_path, finals | {100.0: 0.899})
-    scores = scoring.score(scoring.collect([tmp_path]), "validation/accuracy")
+    scores = scoring.score(scoring.collect([tmp_path]), METRIC)
     found = only(scoring.robustness(scores))
     assert found.field == "optimizer.learning_rate"
     assert [rate.value for rate in found.rates] == [*finals, 100.0]
@@ -229,9 +230,16 @@ def test_robustness_by_hand(tmp_path):
     assert found.decades == pytest.approx(1.0)
     assert not found.at_edge
     assert found.best_at == ""
-    # 10 ends no better than it began; 100 does not diverge, but 30 does.
+    # 10 ends as it began; 100 is fine, but 30 diverges.
     assert found.largest_stable == 3.0
     assert [rate.stable for rate in found.rates] == [True] * 5 + [False, False, True]
+
+
+def test_a_rate_beyond_the_best_is_stable_while_it_keeps_half_of_the_gain(tmp_path):
+    write_rates(tmp_path, {0.01: 0.2, 0.1: 0.9, 1.0: 0.51, 10.0: 0.49})  # from 0.1 on
+    found = only(scoring.robustness(scoring.score(scoring.collect([tmp_path]), METRIC)))
+    assert [rate.stable for rate in found.rates] == [True, True, True, False]
+    assert found.largest_stable == 1.0
 
 
 def test_a_best_rate_at_the_edge_is_said(tmp_path):

@@ -10,6 +10,7 @@ from configs import digits_mlp
 from configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench import command_line
 from rkbench.errors import UserError
+from rkbench.run_record import Workdir
 from rkbench.scoring import collect
 from rkbench.sweep import command, plan, results, space
 from rkbench.sweep.sampling import sample
@@ -178,7 +179,7 @@ def arguments(tmp_path):
     (tmp_path / "space.py").write_text(SPACE)
     return [
         "sweep",
-        "--config=configs/digits_mlp.py:rk4",
+        "--config=configs/digits_mlp.py:euler",
         f"--space={tmp_path / 'space.py'}",
         f"--workdir={tmp_path / 'sweep'}",
         "--gradient_evaluations=240",
@@ -193,15 +194,15 @@ def read(tmp_path):
 
 
 def test_a_sweep_of_two_optimizers(tmp_path, arguments, capsys, monkeypatch):
-    command.run([*arguments, "--optimizers=rk4,rk4_dalr", "--trials=3"])
+    command.run([*arguments, "--optimizers=euler,rk4_dalr", "--trials=3"])
     printed = capsys.readouterr().out
     record = read(tmp_path)
-    rk4, dalr = (record["choices"][name] for name in ("rk4", "rk4_dalr"))
-    assert [trial["total_steps"] for trial in rk4["trials"]] == [60, 60, 60]
+    euler, dalr = (record["choices"][name] for name in ("euler", "rk4_dalr"))
+    assert [trial["total_steps"] for trial in euler["trials"]] == [240, 240, 240]
     assert [trial["total_steps"] for trial in dalr["trials"]] == [40, 40, 40]
     # 1e-20 does not move, 1e20 is far beyond the stable rates.
-    assert [trial["status"] for trial in rk4["trials"]] == ["done", "done", "diverged"]
-    assert rk4["best"] == "rk4/trial-001"
+    assert [trial["status"] for trial in euler["trials"]] == ["done", "done", "diverged"]
+    assert euler["best"] == "euler/trial-001"
     assert dalr["best"] == "rk4_dalr/trial-002"
     warning = (
         "the best optimizer.c, 1, is the largest tried of LogUniform(low=0.01, high=1.0): run next "
@@ -209,11 +210,11 @@ def test_a_sweep_of_two_optimizers(tmp_path, arguments, capsys, monkeypatch):
     )
     assert dalr["warnings"] == [warning]
     assert f"warning: rk4_dalr: {warning}" in printed
-    assert "rk4: 3 trials, 1 compilation\n" in printed
-    assert (rk4["compilations"], dalr["compilations"]) == (1, 1)
-    check_folders(tmp_path / "sweep" / "rk4")
+    assert "euler: 3 trials, 1 compilation\n" in printed
+    assert (euler["compilations"], dalr["compilations"]) == (1, 1)
+    check_folders(tmp_path / "sweep" / "euler")
     monkeypatch.setattr(Program, "advance", None)  # nothing is trained again
-    command.run([*arguments, "--optimizers=rk4,rk4_dalr", "--trials=3"])
+    command.run([*arguments, "--optimizers=euler,rk4_dalr", "--trials=3"])
     again = read(tmp_path)
     assert again["choices"] == record["choices"]
 
@@ -238,10 +239,10 @@ def test_shards_share_the_work_and_the_last_one_chooses(tmp_path, arguments, cap
     arguments += ["--trials=3", "--seeds="]
     command.run([*arguments, "--shard=1/2"])
     assert "1 trials are not finished" in capsys.readouterr().out
-    assert read(tmp_path)["choices"]["rk4"]["best"] is None
-    assert not (tmp_path / "sweep" / "rk4" / "trial-001").exists()
+    assert read(tmp_path)["choices"]["euler"]["best"] is None
+    assert not (tmp_path / "sweep" / "euler" / "trial-001").exists()
     command.run([*arguments, "--shard=2/2"])
-    assert read(tmp_path)["choices"]["rk4"]["best"] == "rk4/trial-001"
+    assert read(tmp_path)["choices"]["euler"]["best"] == "euler/trial-001"
     with pytest.raises(UserError, match=r"another sweep; it differs in protocol\.trials"):
         command.run([*arguments[:-2], "--trials=5"])
 
@@ -259,21 +260,54 @@ def test_a_trial_that_fails_is_kept_and_shown_and_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Program, "advance", fail_at_small_rates)
-        command.run(arguments)
-    trial = read(tmp_path)["choices"]["rk4"]["trials"][0]
+        with pytest.raises(UserError, match=r"1 runs failed: .*trial-000: RuntimeError"):
+            command.run(arguments)
+    trial = read(tmp_path)["choices"]["euler"]["trials"][0]
     assert (trial["status"], trial["error"]) == ("failed", "RuntimeError: the machine caught fire")
-    assert read(tmp_path)["choices"]["rk4"]["best"] == "rk4/trial-001"
-    assert "warning: rk4: 1 of 3 trials failed" in capsys.readouterr().out
+    assert read(tmp_path)["choices"]["euler"]["best"] == "euler/trial-001"
+    assert "warning: euler: 1 of 3 trials failed" in capsys.readouterr().out
     command.run(arguments)
-    assert read(tmp_path)["choices"]["rk4"]["trials"][0]["status"] == "done"
+    assert read(tmp_path)["choices"]["euler"]["trials"][0]["status"] == "done"
 
 
-def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments):
-    arguments += ["--optimizers=rk4_dalr", "--trials=3", "--seeds="]
+def test_a_folder_in_use_by_another_process_stops_the_sweep(tmp_path, arguments):
+    arguments += ["--trials=3", "--seeds="]
+    taken = Workdir(tmp_path / "sweep" / "euler" / "trial-000", config("euler"))
+    with pytest.raises(UserError, match=r"trial-000 is in use by another process"):
+        command.run(arguments)
+    taken.close()
+    assert not (tmp_path / "sweep" / "euler" / "trial-001").exists()
+
+
+def test_a_value_that_only_the_workload_knows_to_be_wrong_is_refused_too(tmp_path, arguments):
+    text = "from configs.sweeps.distributions import Uniform\n"
+    text += "def get_config(): return {'*': {'l2': Uniform(-1.0, 1.0)}}"
+    (tmp_path / "space.py").write_text(text)
+    with pytest.raises(UserError, match=r"l2 is -1\.0"):
+        command.run(arguments)
+    assert not (tmp_path / "sweep").exists()
+
+
+def fails_at_step(step, advance):
+    def advance_or_fail(self, state, seeds, first_step, steps):
+        assert first_step < step
+        return advance(self, state, seeds, first_step, steps)
+
+    return advance_or_fail
+
+
+def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments, monkeypatch):
+    arguments += ["--trials=3", "--seeds=", "--gradient_evaluations=40"]
     command.run(arguments)
     (tmp_path / "sweep").rename(tmp_path / "alone")
-    command.run([*arguments, "--config.vectorize_seeds=on"])
-    assert read(tmp_path)["choices"]["rk4_dalr"]["compilations"] == 1
+    arguments += ["--config.vectorize_seeds=on", "--config.checkpoint_every_steps=10"]
+    with monkeypatch.context() as patch:  # interrupted after the second evaluation
+        patch.setattr(Program, "advance", fails_at_step(20, Program.advance))
+        with pytest.raises(UserError, match="3 runs failed"):
+            command.run(arguments)
+    assert {t["status"] for t in read(tmp_path)["choices"]["euler"]["trials"]} == {"failed"}
+    command.run(arguments)
+    assert read(tmp_path)["choices"]["euler"]["compilations"] == 1
     runs = [
         {s.logs[0].folder.name: s.logs[0] for s in collect([tmp_path / name]).settings}
         for name in ("alone", "sweep")
@@ -284,7 +318,12 @@ def test_side_by_side_trials_come_to_what_they_come_to_alone(tmp_path, arguments
         together = runs[1][name]
         assert len(alone.lines) == len(together.lines)
         for one, other in zip(alone.lines, together.lines, strict=True):
-            one, other = ({**line, "wall_time": 0} for line in (one, other))
+            # pytest.approx takes no null, as the loss of a diverged trial is.
+            one, other = (
+                {name: -1 if value is None else value for name, value in line.items()}
+                | {"wall_time": 0}
+                for line in (one, other)
+            )
             assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
 
 
@@ -306,8 +345,8 @@ def test_an_edge_that_cannot_be_passed_says_so():
         (["--seeds=1,1"], "names a seed twice"),
         (["--config.seeds=(3,)"], "--config.seeds is the sweep's own"),
         (["--config.total_steps=5"], "contradict each other"),
-        (["--optimizers=rk4,rk4"], "names 'rk4' twice"),
-        (["--optimizers=rk4,rk5"], "unknown optimizer 'rk5'"),
+        (["--optimizers=euler,euler"], "names 'euler' twice"),
+        (["--optimizers=euler,rk5"], "unknown optimizer 'rk5'"),
         (["--space=learning_rat.py"], "nearest: configs/sweeps/learning_rate.py"),
         (["--trails=5"], "unknown flag 'trails'; nearest: trials"),
         (["more"], "unexpected argument 'more'"),

@@ -52,15 +52,18 @@ def draw(
     from rkbench.comparison.contenders import contenders, first_metric, profiles
     from rkbench.comparison.names import file_name, namer
     from rkbench.scoring import collect, score
-    from rkbench.scoring.tables import ranges
+    from rkbench.scoring.tables import edges, ranges, unequal_budgets
 
     collection = collect(folders)
+    metric = metric or first_metric(collection)
+    scores = score(collection, metric)
+    found, over_tasks = contenders(scores), profiles(scores, goals)
+    varied = ranges(collection, metric)
+    families = [family for family in varied if family.rates[0].value > 0]
+    for warning in (*unequal_budgets(scores), *edges(varied)):
+        print(f"warning: {warning}", file=sys.stderr)
     for omission in collection.omissions:
         print(f"left out: {omission}", file=sys.stderr)
-    metric = metric or first_metric(collection)
-    found = contenders(score(collection, metric))
-    over_tasks = profiles(collection, metric, goals)
-    families = [family for family in ranges(collection, metric) if family.rates[0].value > 0]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -59,7 +59,7 @@ def _draw_family(family: Robustness, axes: Any) -> None:
             axes.annotate(share, **place, ha="center", va="top", fontsize=6.5, color=_DIVERGED)
         elif not rate.stable:
             span = edges[i], edges[i + 1]
-            axes.axvspan(*span, color=_USELESS, alpha=0.18, lw=0, label="no better than at first")
+            axes.axvspan(*span, color=_USELESS, alpha=0.18, lw=0, label="half of the gain lost")
     if family.good:
         low, high = (values.index(end) for end in family.good)
         span = edges[low], edges[high + 1]
@@ -76,7 +76,8 @@ def _draw_family(family: Robustness, axes: Any) -> None:
         )
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_title(family.method, fontsize=9)
+    edge = f", best at the {family.best_at} tried" if family.best_at else ""
+    axes.set_title(family.method + edge, fontsize=9)
     axes.set_xlabel(family.field.partition(".")[2].replace("_", " "), fontsize=8)
     axes.tick_params(labelsize=7.5)
     plotting.finish(axes, family.metric)

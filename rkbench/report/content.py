@@ -139,7 +139,7 @@ def _row(row: Row, compared: Comparisons, configs: _Distinct) -> Content:
         "subset": summary.subset(record),
         "config": configs.place(run_record.identity(config)),
         "config_hash": record.get("config_hash"),
-        "spent": row.spent,
+        "spent": row.log.spent,
     }
 
 

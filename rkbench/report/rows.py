@@ -1,14 +1,13 @@
 """The rows of a report: every seed of every run, whether or not it is part of an average."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rkbench import run_record
 from rkbench.errors import UserError
-from rkbench.records import AXES, Run
+from rkbench.records import Run
 from rkbench.scoring import Collection, SeedLog
 from rkbench.scoring.collect import find
 
@@ -32,11 +31,6 @@ class Row:
     setting: int | None
     averaged: bool
     notes: tuple[str, ...]
-
-    @functools.cached_property
-    def spent(self) -> dict[str, float]:
-        """{axis: what the seed spent in all}, the axes being `records.AXES`."""
-        return {axis: max((line[axis] for line in self.log.lines), default=0) for axis in AXES}
 
 
 def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:

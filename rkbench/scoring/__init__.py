@@ -13,6 +13,7 @@ from rkbench.scoring.outcomes import Outcome, SeedLog, lower_is_better, outcome
 from rkbench.scoring.profiles import Profile, SpeedUp, profile, speed_up
 from rkbench.scoring.robustness import Rate, Robustness, rate_field, robustness
 from rkbench.scoring.scores import Comparison, Score, Times, compare, score, times
+from rkbench.scoring.tables import Scores, tabulate
 
 __all__ = [
     "Collection",
@@ -23,6 +24,7 @@ __all__ = [
     "Rate",
     "Robustness",
     "Score",
+    "Scores",
     "SeedLog",
     "Setting",
     "SpeedUp",
@@ -36,5 +38,6 @@ __all__ = [
     "robustness",
     "score",
     "speed_up",
+    "tabulate",
     "times",
 ]

@@ -204,7 +204,7 @@ def _robustness(rows: Sequence[Mapping[str, Any]]) -> str:
             (
                 *(row[name] for name in ("task", "method", "field")),
                 str(row["rates"]),
-                _number(row["best"]),
+                _number(row["best"]) + (f" ({row['best_at']})" if row["best_at"] else ""),
                 _interval(row["good_low"], row["good_high"]),
                 f"{'>= ' if row['at_edge'] else ''}{_number(row['decades'])}",
                 _number(row["largest_stable"]),
@@ -212,8 +212,8 @@ def _robustness(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     metrics = " or ".join(dict.fromkeys(row["metric"] for row in rows))
     note = (
-        f"by the {metrics}; >=: the range may go on beyond what was tried; stable up to: at this "
-        "rate and all smaller ones no seed diverged or ended no better than it began"
+        f"by the {metrics}; >=: the range may go on beyond what was tried; stable up to: up to "
+        "this rate no seed diverged or lost half of what the best rate gains over the start"
     )
     return f"{tables.aligned(lines)}\n{note}"
 

@@ -11,6 +11,7 @@ from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.scores import Score
 
 TOLERANCE = 0.01  # of the best value
+STABLE_GAIN = 0.5  # of what the best rate gains over the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Rate:
     Attributes:
       value: the learning rate, or DALR's cap c.
       score: of the setting.
-      stable: whether every seed went to its end and was better there than before training.
+      stable: whether no seed diverged and, at a rate above the best, the value keeps half of what
+        the best one gains over the value before training: a network that is dead has none of it.
     """
 
     value: float
@@ -111,44 +113,57 @@ def _of_family(method: str, family: list[Score], quantity: str) -> Robustness:
     field = rate_field(setting.config)
     assert field is not None, "a family has one"
     name = field.removeprefix("optimizer.")
-    rates = sorted(
-        (Rate(s.setting.config["optimizer"][name], s, _stable(s)) for s in family),
-        key=lambda rate: rate.value,
-    )
-    values = [_value(rate, quantity) for rate in rates]
-    place = max(range(len(rates)), key=lambda i: values[i])
-    largest = None
-    for rate in rates:
-        if not rate.stable:
-            break
-        largest = rate.value
+    scores = sorted(family, key=lambda one: one.setting.config["optimizer"][name])
+    tried = [one.setting.config["optimizer"][name] for one in scores]
+    values = [_value(one, quantity) for one in scores]
+    place = max(range(len(values)), key=lambda i: values[i])
+    stable = _stable(values, place, _start(scores[place]))
+    unstable = [i for i, fine in enumerate(stable) if not fine]
+    below = (unstable[0] if unstable else len(tried)) - 1
     best, good, decades, at_edge = None, None, math.nan, False
     if math.isfinite(values[place]):
         low, high = _around(values, place)
-        best, good = rates[place].value, (rates[low].value, rates[high].value)
+        best, good = tried[place], (tried[low], tried[high])
         decades = math.log10(good[1] / good[0]) if good[0] > 0 else math.inf
-        at_edge = low == 0 or high == len(rates) - 1
+        at_edge = low == 0 or high == len(tried) - 1
     return Robustness(
         task=setting.task,
         method=method,
         field=field,
         metric=metric,
         quantity=quantity,
-        rates=tuple(rates),
+        rates=tuple(map(Rate, tried, scores, stable)),
         best=best,
         good=good,
         decades=decades,
         at_edge=at_edge,
-        largest_stable=largest,
+        largest_stable=tried[below] if below >= 0 else None,
     )
 
 
-def _value(rate: Rate, quantity: str) -> float:
+def _value(score: Score, quantity: str) -> float:
     """Larger is better; minus infinity where a seed diverged."""
-    if rate.score.diverged or not rate.score.values(quantity):
+    if score.diverged or not score.values(quantity):
         return -math.inf
-    mean = rate.score.estimate(quantity).mean
-    return -mean if lower_is_better(rate.score.metric) else mean
+    mean = score.estimate(quantity).mean
+    return -mean if lower_is_better(score.metric) else mean
+
+
+def _start(score: Score) -> float:
+    """The mean value before training, larger is better; minus infinity where it is not known."""
+    first = [log.points(score.metric)[:1] for log in score.setting.logs]
+    if not all(points and points[0]["step"] == 0 for points in first):
+        return -math.inf
+    mean = sum(points[0][score.metric] for points in first) / len(first)
+    return -mean if lower_is_better(score.metric) else mean
+
+
+def _stable(values: list[float], place: int, start: float) -> list[bool]:
+    """Of each rate, in ascending order, the best of which is at `place`; see `Rate`."""
+    least = start + STABLE_GAIN * (values[place] - start) if math.isfinite(start) else -math.inf
+    return [
+        math.isfinite(value) and (i <= place or value >= least) for i, value in enumerate(values)
+    ]
 
 
 def _around(values: list[float], place: int) -> tuple[int, int]:
@@ -160,14 +175,3 @@ def _around(values: list[float], place: int) -> tuple[int, int]:
     while high < len(values) - 1 and values[high + 1] >= worst:
         high += 1
     return low, high
-
-
-def _stable(score: Score) -> bool:
-    sign = -1 if lower_is_better(score.metric) else 1
-    for log, one in zip(score.setting.logs, score.outcomes, strict=True):
-        points = log.points(score.metric)
-        if one.diverged or not points:
-            return False
-        if points[0]["step"] == 0 and sign * one.final <= sign * points[0][score.metric]:
-            return False
-    return True

@@ -67,8 +67,19 @@ def tabulate(
         _profiles(scores, reference),
         [_range(one) for one in varied],
         [*unequal_budgets(scores), *edges(varied)],
-        [str(omission) for omission in collection.omissions],
+        [*map(str, collection.omissions), *_without_metric(collection, metric)],
     )
+
+
+def _without_metric(collection: Collection, metric: str) -> list[str]:
+    """What is in no table of runs, as trials of a sweep are not in that of test accuracies."""
+    counts: dict[str, int] = {}
+    for setting in collection.settings:
+        if not any(log.points(metric) for log in setting.logs):
+            counts[setting.task] = counts.get(setting.task, 0) + 1
+    return [
+        f"{task}: {count} settings whose logs have no {metric}" for task, count in counts.items()
+    ]
 
 
 def _run(one: Score) -> Record:
@@ -191,6 +202,7 @@ def _range(one: Robustness) -> Record:
         "metric": f"{one.quantity} {one.metric}",
         "rates": len(one.rates),
         "best": float("nan") if one.best is None else one.best,
+        "best_at": one.best_at,
         "good_low": low,
         "good_high": high,
         "decades": one.decades,

@@ -12,7 +12,6 @@ are set for all trials by --config.FIELD=VALUE. Config and space are Python code
 
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ SPACES = "configs/sweeps"
 def run(argv: list[str]) -> None:
     """Runs the sweep of a command line and prints what came out."""
     if "--help" in argv[1:] or "-h" in argv[1:]:
-        print(f"{__doc__}\n{_flags(argv).get_help()}")
+        print(f"{__doc__}\n{_flags(argv).module_help(__name__)}")
         return
     logging.set_verbosity(logging.WARNING)
     values = _parsed(argv)
@@ -59,7 +58,10 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
 
     compilation.enable_cache()
     record = output.read(workdir, tunings, protocol)
-    Experiment.from_config(tunings[0].trials[0].config)  # refuses what cannot work
+    experiment = None
+    for one in tunings:
+        for trial in one.trials:  # refuses what cannot work, before anything is written
+            experiment = Experiment.from_config(trial.config, like=experiment, traced=one.traced)
     output.make_folder(workdir)
     index, count = shard
     everything = [trial for one in tunings for trial in one.trials]
@@ -88,6 +90,9 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         rerun(one)  # those that had to wait for other shards
     print(output.text(choose(), protocol, trainer.compilations))
     print(f"\n{workdir / output.FILE}")
+    if trainer.failures:
+        failed = "; ".join(f"{folder}: {why}" for folder, why in trainer.failures.items())
+        raise UserError(f"{len(trainer.failures)} runs failed: {failed}")
 
 
 def _flags(argv: list[str]) -> flags.FlagValues:
@@ -186,7 +191,3 @@ def _shard(text: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard={text}: i/n with 1 <= i <= n is needed")
     return int(match[1]) - 1, int(match[2])
-
-
-if __name__ == "__main__":
-    run(sys.argv)

@@ -97,9 +97,8 @@ def text(choices: Sequence[Choice], protocol: Protocol, compilations: Mapping[st
             f"{count} compilation{'s' if count != 1 else ''}"
         )
         parts.append(f"{header}\n{tables.aligned(_trials(choice, protocol))}")
-    rows = [
-        ("optimizer", "chosen", protocol.metric, "final test accuracy (%)", "seeds", "warnings")
-    ]
+    header = ("optimizer", "chosen", protocol.metric, "final test accuracy (%)", "seeds")
+    rows = [(*header, "at the edge")]
     rows += [_chosen(choice) for choice in choices]
     parts.append(tables.aligned(rows))
     parts.append(
@@ -142,9 +141,9 @@ def _value(found: Result) -> str:
 
 
 def _chosen(choice: Choice) -> tuple[str, ...]:
-    name, warned = choice.tuning.optimizer, str(len(choice.warnings) or "")
+    name = choice.tuning.optimizer
     if choice.best is None:
-        return (name, "-", "-", "-", "0", warned)
+        return (name, "-", "-", "-", "0", "")
     tested, seeds = "-", 0
     folder = choice.tuning.folder / CHOSEN
     if (folder / "run.json").is_file():
@@ -155,7 +154,8 @@ def _chosen(choice: Choice) -> tuple[str, ...]:
             if score.diverged:
                 tested += f" ({score.diverged} diverged)"
     value = f"{choice.best.value:.4f}"
-    return (name, shown(choice.best.trial.settings), value, tested, str(seeds), warned)
+    ends = ", ".join(f"{edge.end} {edge.field}" for edge in choice.edges)
+    return (name, shown(choice.best.trial.settings), value, tested, str(seeds), ends)
 
 
 def _numbers(seeds: Sequence[int]) -> str:

@@ -42,9 +42,13 @@ class Edge:
     upwards: bool
     next: Range | None
 
+    @property
+    def end(self) -> str:
+        """Which of the values tried it is."""
+        return "largest" if self.upwards else "smallest"
+
     def __str__(self) -> str:
-        end = "largest" if self.upwards else "smallest"
-        text = f"the best {self.field}, {self.value:g}, is the {end} tried of {self.tried}"
+        text = f"the best {self.field}, {self.value:g}, is the {self.end} tried of {self.tried}"
         if self.next is None:
             return f"{text}, and cannot go further"
         return f"{text}: run next {self.next}"
@@ -58,13 +62,23 @@ class Choice:
       tuning: its trials.
       results: of each.
       best: the best one; None while trials are missing, or where none is done.
-      warnings: about the choice, each a line.
+      edges: the fields in which the best one lies at an end of what was tried.
     """
 
     tuning: Tuning
     results: tuple[Result, ...]
     best: Result | None
-    warnings: tuple[str, ...]
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said about the choice, each a line."""
+        lines = [str(edge) for edge in self.edges]
+        if self.best is None and not self.unfinished:
+            lines.append("no trial came to its end: nothing can be chosen")
+        if failed := sum(result.status == "failed" for result in self.results):
+            lines.append(f"{failed} of {len(self.results)} trials failed")
+        return tuple(lines)
 
     @property
     def unfinished(self) -> int:
@@ -111,18 +125,12 @@ def choose(tuning: Tuning, protocol: Protocol, failures: dict[Any, str] | None =
         if failures and trial.folder in failures:
             found = dataclasses.replace(found, status="failed", error=failures[trial.folder])
         results.append(found)
-    warnings, best = [], None
-    if all(found.status in FINISHED for found in results):
-        sign = -1 if scoring.lower_is_better(protocol.metric) else 1
-        done = [found for found in results if found.value is not None]
-        best = max(done, key=lambda found: sign * (found.value or 0.0), default=None)
-        if best is None:
-            warnings.append("no trial came to its end: nothing can be chosen")
-        else:
-            warnings += map(str, edges(tuning, best.trial))
-    if failed := sum(found.status == "failed" for found in results):
-        warnings.append(f"{failed} of {len(results)} trials failed")
-    return Choice(tuning, tuple(results), best, tuple(warnings))
+    done = [found for found in results if found.value is not None]
+    if not done or any(found.status not in FINISHED for found in results):
+        return Choice(tuning, tuple(results), None)
+    sign = -1 if scoring.lower_is_better(protocol.metric) else 1
+    best = max(done, key=lambda found: sign * (found.value or 0.0))
+    return Choice(tuning, tuple(results), best, tuple(edges(tuning, best.trial)))
 
 
 def edges(tuning: Tuning, best: Trial) -> list[Edge]:

@@ -17,6 +17,8 @@ _ENDED = ("done", "diverged")
 class Trainer:
     """Trains trials and remembers what failed and what was compiled.
 
+    A UserError (a trial's folder is in use by another process, say) ends it.
+
     Attributes:
       failures: {folder of a trial that failed: why}.
       compilations: {optimizer: programs compiled}.
@@ -60,11 +62,12 @@ class Trainer:
     def _attempt(self, tuning: Tuning, group: Sequence[Trial]) -> None:
         try:
             compiled = self._train(tuning, group)
+        except errors.UserError:  # to be set right first, as a folder that another process uses
+            raise
         except Exception as error:  # whatever it is, the other trials go on
-            text = " ".join(str(error).split())
-            kind = "" if isinstance(error, errors.UserError) else f"{type(error).__name__}: "
-            self.failures |= {trial.folder: kind + text for trial in group}
-            print(f"{group[0].folder} failed: {kind}{text}", file=sys.stderr, flush=True)
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.failures |= {trial.folder: problem for trial in group}
+            print(f"{group[0].folder} failed: {problem}", file=sys.stderr, flush=True)
         else:
             before = self.compilations.get(tuning.optimizer, 0)
             self.compilations[tuning.optimizer] = before + compiled

@@ -46,7 +46,7 @@ function drawRates(state) {
   );
   byId("rate-note").textContent =
     "Bars: one standard error over seeds. A cross at the lower edge: every seed diverged. An open " +
-    "circle: a seed diverged, or ended no better than it began.";
+    "circle: a seed diverged, or half of what the best rate gains is lost.";
   byId("rate-table").replaceChildren(rateTable(own, state.rateMetric));
 }
 
