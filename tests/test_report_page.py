@@ -37,7 +37,7 @@ def told(tmp_path_factory):
     report_runs.write_run(folder / "twice", "rk4", 0.1, (0,), 51)
     report_runs.write_run(folder / "cut", "sgd", 0.3, (0,), 51)
     report_runs.damage(folder / "cut")
-    report_runs.write_run(folder / "<img src=x onerror=alert(1)>%{x}", "sgd", 0.2, (0,), 51)
+    report_runs.write_run(folder / "<br><img src=x onerror=alert(1)>%{x}", "sgd", 0.2, (0,), 51)
     return content.content([folder], 1_000)
 
 
@@ -198,11 +198,10 @@ def test_names_of_runs_are_text_and_nothing_else(opened):
     page.click("#draw-listed")
     page.fill("#filter-text", "")
     assert page.locator("img").count() == 0
-    assert "<img src=x onerror=alert(1)>%{x}, seed 0" in page.inner_text("#drawn")
-    box = page.locator("#curve-plot .nsewdrag").bounding_box()
-    for share in (0.3, 0.5, 0.7):  # hover until a label is shown
-        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.2 * box["height"])
-        page.wait_for_timeout(150)
+    assert "<br><img src=x onerror=alert(1)>%{x}, seed 0" in page.inner_text("#drawn")
+    page.evaluate("Plotly.Fx.hover('curve-plot', [{curveNumber: 0, pointNumber: 20}])")
+    hovered = page.locator("#curve-plot .hoverlayer").first.text_content()
+    assert "<br><img src=x onerror=alert(1)>%{x}, seed 0" in hovered
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith("data:")] == [page.url]
 
