@@ -183,7 +183,7 @@ def test_configs_are_compared_and_unlike_workloads_are_not_drawn_together(opened
     for name in ("study/rk4/chosen, seed 0", "study/fashion/adam, seed 0"):
         page.get_by_label(f"draw {name}", exact=True).check()
     assert len(opened.traces()) == 1
-    assert "1 chosen seeds are of other workloads" in page.inner_text("#curve-note")
+    assert "Of other workloads and not drawn here: 1 chosen seed." in page.inner_text("#curve-note")
     table = page.inner_text("#difference-table")
     fields = [line.split("\t")[0] for line in table.splitlines()[1:]]
     assert fields[1:] == ["optimizer.learning_rate", "optimizer.name", "workload"]

@@ -48,7 +48,14 @@ const numeric = (text) => ({ text, kind: "number" });
 
 const whole = (value) => (value === null ? "–" : Math.round(value).toLocaleString("en"));
 
-const short = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
+// Four digits.
+function short(value) {
+  if (value === null) return "–";
+  const tiny = value !== 0 && Math.abs(value) < 1e-3;
+  return tiny ? value.toExponential(3).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)));
+}
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function seconds(value) {
   if (value < 100) return `${short(value)} s`;

@@ -4,8 +4,8 @@ function tellOverview() {
   const { rows, optimizers, sources } = content;
   const folders = unique(rows.map((row) => row.name)).length;
   byId("made").textContent =
-    `${folders} runs, ${rows.length} seeds, ${unique(rows.map((row) => row.task)).length} ` +
-    `workloads. Made ${content.made.replace("T", " ").replace("+00:00", " UTC")} ` +
+    `${counted(folders, "run")}, ${counted(rows.length, "seed")}, ` +
+    `${counted(unique(rows.map((row) => row.task)).length, "workload")}. Made ${content.made.replace("T", " ").replace("+00:00", " UTC")} ` +
     `by rkbench ${content.rkbench}.`;
   tellLines(content.warnings, "Warnings");
   tellLines(content.omissions, "Left out of all averages");
@@ -40,16 +40,16 @@ function optimizerTable(optimizers) {
 function sourceTable(sources) {
   return table(
     "Where it comes from",
-    ["commit", "started (UTC)", "devices", "machine", "versions", "seeds", "time", "commands"],
+    ["commit", "started (UTC)", "seeds", "time", "commands", "devices", "machine", "versions"],
     sources.map((one) => [
       { text: commit(one), kind: "name" },
       unique([one.first_started, one.last_started]).map((t) => t.slice(0, 16)).join(" to "),
-      unique(one.devices ?? []).join(", "),
-      one.host ? `${one.host.cpus} processors, ${one.host.platform}` : "–",
-      Object.entries(one.versions ?? {}).map((pair) => pair.join(" ")).join(", "),
       numeric(one.seeds),
       numeric(seconds(one.seconds)),
       { node: commands(one.commands) },
+      unique(one.devices ?? []).join(", "),
+      one.host ? `${one.host.cpus} processors, ${one.host.platform}` : "–",
+      Object.entries(one.versions ?? {}).map((pair) => pair.join(" ")).join(", "),
     ]),
   );
 }

@@ -97,7 +97,7 @@ function drawCurves(state) {
     shown.length ? "" : "Nothing is chosen: tick runs in the table above.",
     band ? `Bands: ${bands[state.band]} of the mean over seeds.` : "",
     state.window > 1 ? `Smoothed: moving average over ${state.window} points.` : "",
-    elsewhere ? `${elsewhere} chosen seeds are of other workloads and not drawn here.` : "",
+    elsewhere ? `Of other workloads and not drawn here: ${counted(elsewhere, "chosen seed")}.` : "",
   ].filter(Boolean).join(" ");
   byId("drawn").replaceChildren(...(shown.length ? [drawnTable(shown, state)] : []));
 }
