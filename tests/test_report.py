@@ -192,6 +192,22 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(
     assert not output.exists()
 
 
+def test_runs_that_logged_nothing_yet_are_nothing_to_show(tmp_path):
+    report_runs.write_run(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"nothing to show: no run of .* has logged a metric"):
+        content.content([tmp_path], 1_000)
+
+
+def test_runs_that_are_all_cut_off_are_shown_and_compared_with_nothing(tmp_path):
+    report_runs.write_run(tmp_path / "run")
+    report_runs.damage(tmp_path / "run")
+    told = content.content([tmp_path], 1_000)
+    assert len(told["rows"]) == 1
+    assert (told["settings"], told["sensitivities"], told["profiles"]) == ([], [], None)
+    assert told["first_metric"] is None
+
+
 def test_a_page_that_cannot_be_written_is_a_user_error(tmp_path):
     from rkbench.report import write
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rkbench import __version__, run_record, summary
 from rkbench.comparison.names import Namer, namer
+from rkbench.errors import UserError
 from rkbench.records import AXES, METRICS, columns
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
@@ -31,13 +32,16 @@ def content(
       targets: of the profiles, as `scoring.score` takes them; None: near the best of each task.
 
     Raises:
-      UserError: there is no such folder, or no run in one; a target is for a task not there.
+      UserError: there is no such folder, or no run in one; no run has a metric yet; a target is for
+        a task that is not there.
     """
     name = namer(folders)
     collection = _without_paths(collect(folders), name)
     all_rows = rows(folders, collection)
     logs = [row.log for row in all_rows]
     metrics = _metrics(logs)
+    if not metrics:
+        raise UserError(f"nothing to show: no run of {folders[0]} has logged a metric")
     scored = [metric for metric in metrics if _is_scored(metric)]
     compared = Comparisons.of(collection, scored, logs)
     tables = [columns(log.lines, (*AXES, *metrics)) for log in logs]

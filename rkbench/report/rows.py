@@ -2,8 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rkbench import run_record
 from rkbench.errors import UserError
@@ -40,29 +39,25 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
       folders: with runs.
       collection: what `collect` made of them.
     """
-    whole = {
-        (log.folder, log.seed): (place, log)
-        for place, setting in enumerate(collection.settings)
-        for log in setting.logs
-    }
+    whole = {(log.folder, log.seed): log for setting in collection.settings for log in setting.logs}
     found = []
     for run in find(folders):
-        notes = tuple(o.reason for o in collection.omissions if o.folder == run.folder)
+        notes = [o.reason for o in collection.omissions if o.folder == run.folder]
         try:
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
             wanted: list[int] = run.record["config"].get("seeds") or []
-            seeds = sorted({*wanted, *entries})
             place = _place(run, collection)
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # one of the omissions
-        for seed in seeds:
+        for seed in sorted({*wanted, *entries}):
             status = entries.get(seed, run.record).get("status", "unknown")
-            if (run.folder, seed) in whole:
-                found.append(Row(run, whole[run.folder, seed][1], status, place, True, ()))
-                continue
-            lines = tuple(line for line in run.log if line.get("seed") == seed)
-            log = SeedLog(run.folder, seed, status == "diverged", lines)
-            found.append(Row(run, log, status, place, False, _about(seed, seeds, notes)))
+            log = whole.get((run.folder, seed))
+            averaged = log is not None
+            if log is None:
+                lines = tuple(line for line in run.log if line["seed"] == seed)
+                log = SeedLog(run.folder, seed, status == "diverged", lines)
+            told = () if averaged else _about(seed, notes)
+            found.append(Row(run, log, status, place, averaged, told))
     return found
 
 
@@ -75,11 +70,7 @@ def _place(run: Run, collection: Collection) -> int | None:
     return None
 
 
-def _about(seed: Any, seeds: Iterable[Any], notes: Sequence[str]) -> tuple[str, ...]:
-    """The notes that are about the seed: those that begin with no other seed of the run."""
-    others = tuple(f"seed {other}" for other in seeds if other != seed)
-    return tuple(
-        note
-        for note in notes
-        if not note.replace(":", " ").startswith(tuple(f"{o} " for o in others))
-    )
+def _about(seed: int, notes: Sequence[str]) -> tuple[str, ...]:
+    """The notes on the run that are about the seed, or about all of it."""
+    own = (f"seed {seed}:", f"seed {seed} ")
+    return tuple(n for n in notes if n.startswith(own) or not n.startswith("seed "))

@@ -52,7 +52,8 @@ const whole = (value) => (value === null ? "–" : Math.round(value).toLocaleStr
 function short(value) {
   if (value === null) return "–";
   const tiny = value !== 0 && Math.abs(value) < 1e-3;
-  return tiny ? value.toExponential(3).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)));
+  if (tiny) return value.toExponential(3).replace(/\.?0+e/, "e");
+  return String(Number(value.toPrecision(4)));
 }
 
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -3,10 +3,12 @@
 function tellOverview() {
   const { rows, optimizers, sources } = content;
   const folders = unique(rows.map((row) => row.name)).length;
+  const workloads = unique(rows.map((row) => row.task)).length;
+  const counts = [[folders, "run"], [rows.length, "seed"], [workloads, "workload"]];
+  const made = content.made.replace("T", " ").replace("+00:00", " UTC");
   byId("made").textContent =
-    `${counted(folders, "run")}, ${counted(rows.length, "seed")}, ` +
-    `${counted(unique(rows.map((row) => row.task)).length, "workload")}. Made ${content.made.replace("T", " ").replace("+00:00", " UTC")} ` +
-    `by rkbench ${content.rkbench}.`;
+    `${counts.map((pair) => counted(...pair)).join(", ")}. ` +
+    `Made ${made} by rkbench ${content.rkbench}.`;
   tellLines(content.warnings, "Warnings");
   tellLines(content.omissions, "Left out of all averages");
   byId("optimizers").append(optimizerTable(optimizers));
@@ -17,8 +19,8 @@ function tellLines(lines, title) {
   if (!lines.length) return;
   const items = lines.map((line) => element("li", {}, line));
   const summary = element("summary", { class: "warning" }, `${title} (${lines.length})`);
-  const told = element("details", { open: lines.length <= 8 }, summary, element("ul", {}, ...items));
-  byId("remarks").append(told);
+  const list = element("ul", {}, ...items);
+  byId("remarks").append(element("details", { open: lines.length <= 8 }, summary, list));
 }
 
 function optimizerTable(optimizers) {

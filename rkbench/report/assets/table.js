@@ -3,7 +3,8 @@
 function columnsOf(metric) {
   const { label } = content.metrics[metric] ?? { label: "value" };
   const result = (row, name) => row.results[metric]?.[name] ?? null;
-  const count = (title, value) => ({ title, value, shown: (row) => whole(value(row)), number: true });
+  const shownWhole = (value) => (row) => whole(value(row));
+  const count = (title, value) => ({ title, value, shown: shownWhole(value), number: true });
   return [
     { title: "run", value: (row) => row.name, name: true },
     { title: "seed", value: (row) => row.seed, number: true },
