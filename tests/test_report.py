@@ -106,6 +106,9 @@ def test_what_is_damaged_or_there_twice_is_marked_and_not_averaged(tmp_path):
     assert by_name["runs/whole"]["setting"] == by_name["runs/again"]["setting"]
     assert by_name["runs/cut"]["notes"] == ["seed 1: the log ends at step 50 of 100"]
     assert by_name["runs/cut"]["curves"]["metrics"]["test/accuracy"]["y"]
+    finals = {name: r["results"]["test/accuracy"]["final"] for name, r in by_name.items()}
+    assert finals["runs/whole"] == finals["runs/again"] > 0.8
+    assert finals["runs/cut"] is finals["runs/running"] is None
     assert by_name["runs/running"]["status"] == "running"
     assert [len(setting["rows"]) for setting in told["settings"]] == [1]
     assert len(told["omissions"]) == 4

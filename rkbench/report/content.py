@@ -49,7 +49,7 @@ def content(
     told, configs = [], _Distinct()
     for row, table in zip(all_rows, tables, strict=True):
         one = _row(row, compared, configs) | {"name": name(row.run.folder)}
-        one["results"] = {m: _outcome(compared.outcome(row.log, m)) for m in scored}
+        one["results"] = {m: _outcome(compared.outcome(row.log, m), row.ended) for m in scored}
         told.append(one | {"curves": curves.of_seed(table, metrics, points)})
     settings = compared.settings()
     for one in settings:
@@ -147,5 +147,6 @@ def _row(row: Row, compared: Comparisons, configs: _Distinct) -> Content:
     }
 
 
-def _outcome(found: Outcome) -> Content:
-    return {"final": found.final, "best": found.best, "best_step": found.best_step}
+def _outcome(found: Outcome, ended: bool) -> Content:
+    final = found.final if ended else None
+    return {"final": final, "best": found.best, "best_step": found.best_step}

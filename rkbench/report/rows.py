@@ -1,6 +1,7 @@
 """The rows of a report: every seed of every run, whether or not it is part of an average."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ class Row:
       log: its lines; `log.diverged` says whether it diverged.
       status: "done", "diverged", or what run.json says of a run without a result of this seed.
       setting: the place of its setting in the collection; None where no run of it is whole.
+      ended: whether its log reaches its last step, so that it has a final value.
       averaged: whether it is part of the setting's averages.
       notes: why it is not.
     """
@@ -28,6 +30,7 @@ class Row:
     log: SeedLog
     status: str
     setting: int | None
+    ended: bool
     averaged: bool
     notes: tuple[str, ...]
 
@@ -56,8 +59,10 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
             if log is None:
                 lines = tuple(line for line in run.log if line["seed"] == seed)
                 log = SeedLog(run.folder, seed, status == "diverged", lines)
+            last = entries.get(seed, {}).get("steps", math.inf)
+            ended = averaged or log.spent["step"] >= last
             told = () if averaged else _about(seed, notes)
-            found.append(Row(run, log, status, place, averaged, told))
+            found.append(Row(run, log, status, place, ended, averaged, told))
     return found
 
 

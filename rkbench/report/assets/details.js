@@ -34,7 +34,7 @@ function drawRates(state) {
   const own = content.sensitivities.filter(
     (one) => one.task === state.rateTask && one.metric === state.rateMetric,
   );
-  byId("sensitivity").hidden = !content.sensitivities.length;
+  showSection("sensitivity", content.sensitivities.length > 0);
   if (!own.length) return;
   const quantity = state.rateQuantity;
   const means = own.flatMap((one) => one.rates.map((rate) => rate[quantity].mean));
@@ -106,7 +106,7 @@ function rateTable(families, metric) {
 
 function drawProfiles(state) {
   const { profiles } = content;
-  byId("profiles").hidden = !profiles;
+  showSection("profiles", profiles !== null);
   if (!profiles) return;
   const own = profiles.axes[state.profileAxis];
   draw(

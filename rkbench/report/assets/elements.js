@@ -42,6 +42,12 @@ function fill(select, options, value) {
   select.closest("label").hidden = options.length < 2;
 }
 
+// A section without content is hidden, and so is the link to it.
+function showSection(id, wanted) {
+  byId(id).hidden = !wanted;
+  document.querySelector(`nav a[href="#${id}"]`).hidden = !wanted;
+}
+
 const unique = (values) => [...new Set(values)];
 
 const numeric = (text) => ({ text, kind: "number" });
