@@ -32,12 +32,12 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """Panels side by side with common rows, columns and colours; `boxed`: a column to mark."""
+    """Panels side by side with common rows, columns and colours; `boxed` is a column to mark."""
 
     panels: tuple[Panel, ...]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    boxed: int | None
+    boxed: int
     x_label: str
     value_label: str
     caption: str
@@ -46,8 +46,7 @@ class HeatMap:
 def draw(heat_map: HeatMap, path: pathlib.Path) -> list[pathlib.Path]:
     """Draws `path`.png and .pdf and writes the numbers to `path`.csv."""
     count = len(heat_map.panels)
-    width = max(4.0, 0.42 * len(heat_map.columns))
-    size = (2.2 + width * count, 1.9 + 0.42 * len(heat_map.rows))
+    size = (2.2 + 4.0 * count, 1.9 + 0.42 * len(heat_map.rows))
     canvas = Canvas(figsize=size, layout="constrained", dpi=150)
     all_axes = canvas.subplots(1, count, squeeze=False, sharey=True)[0]
     values = np.concatenate([panel.values for panel in heat_map.panels])
@@ -59,12 +58,11 @@ def draw(heat_map: HeatMap, path: pathlib.Path) -> list[pathlib.Path]:
         axes.set_title(panel.title, fontsize=10)
         axes.set_xticks(range(len(heat_map.columns)), heat_map.columns, fontsize=8)
         axes.set_yticks(range(len(heat_map.rows)), heat_map.rows, fontsize=8)
-        if heat_map.boxed is not None:
-            box = (heat_map.boxed - 0.5, -0.5), 1, len(heat_map.rows)
-            axes.add_patch(Rectangle(*box, fill=False, edgecolor="#D55E00", linewidth=2))
+        box = (heat_map.boxed - 0.5, -0.5), 1, len(heat_map.rows)
+        axes.add_patch(Rectangle(*box, fill=False, edgecolor="#D55E00", linewidth=2))
     canvas.colorbar(image, ax=all_axes, label=heat_map.value_label)
-    wrapped = textwrap.fill(heat_map.caption, round(15 * width) * count)
-    canvas.supxlabel(f"{heat_map.x_label}\n{wrapped}", fontsize=8)
+    text = f"{heat_map.x_label}\n{textwrap.fill(heat_map.caption, 60 * count)}"
+    canvas.supxlabel(text, fontsize=8)
     return save(canvas, path, numbers(heat_map))
 
 

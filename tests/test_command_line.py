@@ -130,6 +130,8 @@ finally:
         (["quickstart", "--help"], "--workdir"),
         (["sweep", "--help"], "--shard"),
         (["score", "--help"], "--target"),
+        (["report", "--help"], "--max_points"),
+        (["compare", "--help"], "--metric"),
     ],
 )
 def test_commands_that_only_print_import_nothing_heavy(arguments, shown):

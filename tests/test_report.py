@@ -106,6 +106,9 @@ def test_what_is_damaged_or_there_twice_is_marked_and_not_averaged(tmp_path):
     assert by_name["runs/whole"]["setting"] == by_name["runs/again"]["setting"]
     assert by_name["runs/cut"]["notes"] == ["seed 1: the log ends at step 50 of 100"]
     assert by_name["runs/cut"]["curves"]["metrics"]["test/accuracy"]["y"]
+    finals = {name: r["results"]["test/accuracy"]["final"] for name, r in by_name.items()}
+    assert finals["runs/whole"] == finals["runs/again"] > 0.8
+    assert finals["runs/cut"] is finals["runs/running"] is None
     assert by_name["runs/running"]["status"] == "running"
     assert [len(setting["rows"]) for setting in told["settings"]] == [1]
     assert len(told["omissions"]) == 4
@@ -190,6 +193,22 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(
     assert message in error
     assert error.count("\n") == 1
     assert not output.exists()
+
+
+def test_runs_that_logged_nothing_yet_are_nothing_to_show(tmp_path):
+    report_runs.write_run(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"nothing to show: no run of .* has logged a metric"):
+        content.content([tmp_path], 1_000)
+
+
+def test_runs_that_are_all_cut_off_are_shown_and_compared_with_nothing(tmp_path):
+    report_runs.write_run(tmp_path / "run")
+    report_runs.damage(tmp_path / "run")
+    told = content.content([tmp_path], 1_000)
+    assert len(told["rows"]) == 1
+    assert (told["settings"], told["sensitivities"], told["profiles"]) == ([], [], None)
+    assert told["first_metric"] is None
 
 
 def test_a_page_that_cannot_be_written_is_a_user_error(tmp_path):

@@ -37,7 +37,7 @@ def told(tmp_path_factory):
     report_runs.write_run(folder / "twice", "rk4", 0.1, (0,), 51)
     report_runs.write_run(folder / "cut", "sgd", 0.3, (0,), 51)
     report_runs.damage(folder / "cut")
-    report_runs.write_run(folder / "<img src=x onerror=alert(1)>%{x}", "sgd", 0.2, (0,), 51)
+    report_runs.write_run(folder / "<br><img src=x onerror=alert(1)>%{x}", "sgd", 0.2, (0,), 51)
     return content.content([folder], 1_000)
 
 
@@ -183,7 +183,7 @@ def test_configs_are_compared_and_unlike_workloads_are_not_drawn_together(opened
     for name in ("study/rk4/chosen, seed 0", "study/fashion/adam, seed 0"):
         page.get_by_label(f"draw {name}", exact=True).check()
     assert len(opened.traces()) == 1
-    assert "1 chosen seeds are of other workloads" in page.inner_text("#curve-note")
+    assert "Of other workloads and not drawn here: 1 chosen seed." in page.inner_text("#curve-note")
     table = page.inner_text("#difference-table")
     fields = [line.split("\t")[0] for line in table.splitlines()[1:]]
     assert fields[1:] == ["optimizer.learning_rate", "optimizer.name", "workload"]
@@ -198,11 +198,10 @@ def test_names_of_runs_are_text_and_nothing_else(opened):
     page.click("#draw-listed")
     page.fill("#filter-text", "")
     assert page.locator("img").count() == 0
-    assert "<img src=x onerror=alert(1)>%{x}, seed 0" in page.inner_text("#drawn")
-    box = page.locator("#curve-plot .nsewdrag").bounding_box()
-    for share in (0.3, 0.5, 0.7):  # hover until a label is shown
-        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.2 * box["height"])
-        page.wait_for_timeout(150)
+    assert "<br><img src=x onerror=alert(1)>%{x}, seed 0" in page.inner_text("#drawn")
+    page.evaluate("Plotly.Fx.hover('curve-plot', [{curveNumber: 0, pointNumber: 20}])")
+    hovered = page.locator("#curve-plot .hoverlayer").first.text_content()
+    assert "<br><img src=x onerror=alert(1)>%{x}, seed 0" in hovered
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith("data:")] == [page.url]
 

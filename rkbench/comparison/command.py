@@ -48,19 +48,22 @@ def draw(
       UserError: no runs, no such metric or task, or nothing that can be written.
     """
     from rkbench import plotting
-    from rkbench.comparison import curves, profile_picture, sensitivity
+    from rkbench.comparison import curves, profile_picture, sensitivity, stability
     from rkbench.comparison.contenders import contenders, first_metric, profiles
     from rkbench.comparison.names import file_name, namer
     from rkbench.scoring import collect, score
-    from rkbench.scoring.tables import ranges
+    from rkbench.scoring.tables import edges, ranges, unequal_budgets
 
     collection = collect(folders)
+    metric = metric or first_metric(collection)
+    scores = score(collection, metric)
+    found, over_tasks = contenders(scores), profiles(scores, goals)
+    varied = ranges(collection, metric)
+    families = [family for family in varied if family.rates[0].value > 0]
+    for warning in (*unequal_budgets(scores), *edges(varied)):
+        print(f"warning: {warning}", file=sys.stderr)
     for omission in collection.omissions:
         print(f"left out: {omission}", file=sys.stderr)
-    metric = metric or first_metric(collection)
-    found = contenders(score(collection, metric))
-    over_tasks = profiles(collection, metric, goals)
-    families = [family for family in ranges(collection, metric) if family.rates[0].value > 0]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,20 +75,6 @@ def draw(
         own = [family for family in families if family.task == task]
         path = output / file_name("sensitivity", task)
         yield from sensitivity.draw(own, path, namer(folders))
-        yield from _stability(own, output / file_name("stability", task))
+        yield from stability.draw(own, output / file_name("stability", task), namer(folders))
     if over_tasks.contenders:
         yield from profile_picture.draw(over_tasks, output / "profiles")
-
-
-def _stability(families: Sequence, path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The map, where the families have an accuracy to show."""
-    import numpy as np
-
-    from rkbench import heatmap
-    from rkbench.comparison import stability
-
-    of_accuracy = [family for family in families if family.metric.endswith("accuracy")]
-    if of_accuracy:
-        found = stability.heat_map(of_accuracy)
-        if np.isfinite(found.panels[0].values).any():
-            yield from heatmap.draw(found, path)

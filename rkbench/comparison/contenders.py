@@ -75,19 +75,20 @@ class Profiles:
     by_axis: Mapping[str, Mapping[str, Profile]]
 
 
-def profiles(
-    collection: Collection, metric: str, goals: Mapping[str, float] | float | None = None
-) -> Profiles:
-    """The contenders' profiles by the times to `goals`, or to `targets` where none are given.
+def profiles(scores: Sequence[Score], goals: Mapping[str, float] | float | None = None) -> Profiles:
+    """The profiles of the contenders among the scores, which are of one metric.
 
-    A task on which only one optimizer was run says nothing and is left out.
+    By the times to `goals`, or to `targets` where none are given. A task on which only one
+    optimizer was run says nothing and is left out.
 
     Raises:
-      UserError: no log has the metric, or a goal is for a task that is not there.
+      UserError: a goal is for a task that is not there.
     """
-    if goals is None:
-        goals = targets(contenders(score(collection, metric)))
-    found = [one for one in contenders(score(collection, metric, goals)) if one.target is not None]
+    own = contenders(scores)
+    metric = own[0].metric
+    narrowed = Collection(tuple(one.setting for one in own), ())
+    goals = targets(own) if goals is None else goals
+    found = [s for s in contenders(score(narrowed, metric, goals)) if s.target is not None]
     taking_part = [one for one in found if len(_on_task(one.setting.task, found)) > 1]
     by_axis = {axis: profile(times(taking_part, axis)) for axis in AXES}
     reached = {one.setting.task: one.target for one in taking_part if one.target is not None}

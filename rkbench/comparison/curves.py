@@ -9,7 +9,7 @@ from rkbench.plotting import Figure, Panel
 from rkbench.records import AXES, Curve, aligned, columns
 from rkbench.scoring import Score, Setting, lower_is_better
 
-SKIPPED = 0.1  # of the points: the vertical axis begins at what was reached by then
+SKIPPED = 0.25  # of the points: the vertical axis begins at what was reached by then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +44,13 @@ def figure(scores: Sequence[Score]) -> Figure:
         ),
         caption=f"{scores[0].setting.task}; mean over {seeds} seeds, band: one standard error. One "
         "setting for each optimizer: the one with the most seeds, of these the best by its mean "
-        "final value. The vertical axis begins at what all had reached after a tenth.",
+        "final value. The vertical axis begins at what all had reached after a quarter.",
         columns=len(AXES),
     )
 
 
 def _limits(curves: dict[str, SettingCurves], metric: str) -> tuple[float, float]:
-    """From the worst after a tenth of the points to a little beyond the best."""
+    """From the worst after `SKIPPED` of the points to a little beyond the best."""
     means = [np.nanmean(one.curve(metric).values, axis=0) for one in curves.values()]
     sign = -1 if lower_is_better(metric) else 1
     early = [mean[int(SKIPPED * (len(mean) - 1))] for mean in means]

@@ -14,15 +14,15 @@ from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
 from rkbench.scoring.scores import QUANTITIES
 
-COLUMNS = 4
+MOST_COLUMNS = 4
 _LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}
-_DIVERGED, _GOOD = "#D55E00", "#009E73"
+_DIVERGED, _USELESS, _GOOD = "#D55E00", "#777777", "#009E73"
 
 
 def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
     """Draws the families, all of one task and metric, to `path`.png and .pdf, and writes .csv."""
-    columns = min(COLUMNS, len(families))
-    rows = -(-len(families) // columns)
+    rows = -(-len(families) // MOST_COLUMNS)
+    columns = -(-len(families) // rows)
     size = (3.1 * columns + 0.6, 2.7 * rows + 1.2)
     canvas = Canvas(figsize=size, layout="constrained", dpi=150)
     all_axes = canvas.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -34,10 +34,11 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
         axes.set_ylabel(METRICS.get(families[0].metric, families[0].metric))
     plotting.add_legend(canvas, all_axes)
     counts = {len(rate.score.setting.logs) for family in families for rate in family.rates}
-    seeds = f"{max(counts)} seeds" if max(counts) > 1 else "one seed"
+    most = max(counts)
+    seeds = f"mean over {most} seeds, bars: one standard error" if most > 1 else "one seed a rate"
     plotting.add_caption(
         canvas,
-        f"{families[0].task}: mean over {seeds}, bars: one standard error. Green: all rates tried "
+        f"{families[0].task}; {seeds}. Green: all rates tried "
         "are within 1 % of the best final value. Red: a seed diverged, with the "
         "share of the seeds that did.",
         round(size[0] / 4.8) or 1,
@@ -47,15 +48,18 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
 
 def _draw_family(family: Robustness, axes: Any) -> None:
     values = [rate.value for rate in family.rates]
-    edges = _edges(values)
+    edges = neighbourhoods(values)
     for i, rate in enumerate(family.rates):
         if rate.score.diverged:
             axes.axvspan(
                 edges[i], edges[i + 1], color=_DIVERGED, alpha=0.18, lw=0, label="diverged"
             )
             share = f"{rate.score.diverged}/{len(rate.score.outcomes)}"
-            place = {"xy": (rate.value, 0.03), "xycoords": axes.get_xaxis_transform()}
-            axes.annotate(share, **place, ha="center", fontsize=6.5, color=_DIVERGED)
+            place = {"xy": (rate.value, 0.98), "xycoords": axes.get_xaxis_transform()}
+            axes.annotate(share, **place, ha="center", va="top", fontsize=6.5, color=_DIVERGED)
+        elif not rate.stable:
+            span = edges[i], edges[i + 1]
+            axes.axvspan(*span, color=_USELESS, alpha=0.18, lw=0, label="half of the gain lost")
     if family.good:
         low, high = (values.index(end) for end in family.good)
         span = edges[low], edges[high + 1]
@@ -72,13 +76,14 @@ def _draw_family(family: Robustness, axes: Any) -> None:
         )
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_title(family.method, fontsize=9)
+    edge = f", best at the {family.best_at} tried" if family.best_at else ""
+    axes.set_title(family.method + edge, fontsize=9)
     axes.set_xlabel(family.field.partition(".")[2].replace("_", " "), fontsize=8)
     axes.tick_params(labelsize=7.5)
     plotting.finish(axes, family.metric)
 
 
-def _edges(values: Sequence[float]) -> list[float]:
+def neighbourhoods(values: Sequence[float]) -> list[float]:
     """Where the neighbourhoods of the rates meet: their geometric means; [rates + 1]."""
     inner = [math.sqrt(a * b) for a, b in itertools.pairwise(values)]
     return [values[0] ** 2 / inner[0], *inner, values[-1] ** 2 / inner[-1]]

@@ -1,45 +1,65 @@
-"""Where methods are stable: final accuracy by method and learning rate, as a map."""
+"""Where methods are stable: final values by method and learning rate, as a map."""
 
-import math
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Canvas
 
-from rkbench.heatmap import HeatMap, Panel
+from rkbench import plotting
+from rkbench.comparison.names import Namer
+from rkbench.comparison.sensitivity import neighbourhoods, numbers
 from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
 
-PER_DECADE = 3  # columns
 
+def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
+    """Draws the families, all of one task and metric, to `path`.png and .pdf, and writes .csv.
 
-def heat_map(families: Sequence[Robustness]) -> HeatMap:
-    """One map of the families, all of one task and one metric, an accuracy, in percent.
-
-    A column is a third of a decade. Where several rates fall into it the worst one stands there,
-    and one of which a seed diverged is worse than any.
+    A row is a method, and each of its cells a rate that was tried, as wide as it is nearest.
     """
-    bins = sorted({_bin(rate) for family in families for rate in family.rates})
-    columns = range(bins[0], bins[-1] + 1)
-    values = np.full((len(families), len(columns)), np.nan)
-    marks = np.full(values.shape, "", object)
-    for i, family in enumerate(families):
-        for rate in family.rates:
-            j = _bin(rate) - columns[0]
-            if rate.score.diverged:
-                values[i, j], marks[i, j] = np.nan, "diverged"
-            elif not marks[i, j]:
-                values[i, j] = np.fmin(values[i, j], 100 * rate.score.final.mean)
-    return HeatMap(
-        (Panel(families[0].task, values, marks),),
-        rows=tuple(family.method for family in families),
-        columns=tuple(f"{10 ** (k / PER_DECADE):.1g}" for k in columns),
-        boxed=None,
-        x_label="learning rate (DALR: its cap c)",
-        value_label=f"final {METRICS.get(families[0].metric, families[0].metric)} (%)",
-        caption="Columns are thirds of a decade, with the worst rate tried in each; div: a seed "
-        "diverged; empty: not tried.",
+    metric = families[0].metric
+    means = [rate.score.final.mean for family in families for rate in family.rates]
+    there = [mean for mean in means if np.isfinite(mean)] or [0.0]
+    image = ScalarMappable(Normalize(min(there), max(there)), "cividis")
+    canvas = Canvas(figsize=(12, 1.9 + 0.42 * len(families)), layout="constrained", dpi=150)
+    axes = canvas.subplots()
+    ends = []
+    for row, family in enumerate(families):
+        edges = neighbourhoods([rate.value for rate in family.rates])
+        ends += [edges[0], edges[-1]]
+        for i, rate in enumerate(family.rates):
+            _draw_cell(axes, row, edges[i : i + 2], rate, image)
+    axes.set_xscale("log")
+    axes.set_xlim(min(ends), max(ends))
+    axes.set_xlabel("learning rate (DALR: its cap c)", fontsize=9)
+    axes.set_ylim(len(families) - 0.5, -0.5)
+    axes.set_yticks(range(len(families)), [family.method for family in families], fontsize=8)
+    axes.set_title(families[0].task, fontsize=10)
+    label = METRICS.get(metric, metric)
+    percent = " (%)" if metric.endswith("accuracy") else ""
+    bar = canvas.colorbar(image, ax=axes, pad=0.01)
+    bar.set_label(f"final {label}{percent}", fontsize=8)
+    if percent:
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+    plotting.add_caption(
+        canvas, "A cell is a rate that was tried. Hatched: with it a seed diverged.", 2
     )
+    return plotting.save(canvas, path, numbers(families, name))
 
 
-def _bin(rate: Rate) -> int:
-    return round(PER_DECADE * math.log10(rate.value))
+def _draw_cell(axes: Any, row: int, edges: Sequence[float], rate: Rate, image: Any) -> None:
+    mean = rate.score.final.mean
+    diverged = rate.score.diverged or not np.isfinite(mean)
+    looks = {"left": edges[0], "height": 0.92, "edgecolor": "white", "linewidth": 0.8}
+    if diverged:
+        axes.barh(row, edges[1] - edges[0], **looks, facecolor="#f3cdb5", hatch="////")
+        return
+    axes.barh(row, edges[1] - edges[0], **looks, facecolor=image.to_rgba(mean))
+    dark = image.norm(mean) < 0.5
+    text = f"{100 * mean:.0f}" if rate.score.metric.endswith("accuracy") else f"{mean:.2g}"
+    colour = "white" if dark else "black"
+    axes.text(rate.value, row, text, ha="center", va="center", fontsize=7, color=colour)

@@ -127,7 +127,7 @@ class Comparisons:
 
     def _profiles(self, metric: str, targets: Mapping[str, float] | float | None) -> Content | None:
         """The contenders, what they had to reach, and their profiles on each axis."""
-        found = profiles(self.collection, metric, targets)
+        found = profiles(self.scores[metric], targets)
         if not found.contenders:
             return None
         return {

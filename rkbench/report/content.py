@@ -8,6 +8,7 @@ from typing import Any
 
 from rkbench import __version__, run_record, summary
 from rkbench.comparison.names import Namer, namer
+from rkbench.errors import UserError
 from rkbench.records import AXES, METRICS, columns
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
@@ -31,13 +32,16 @@ def content(
       targets: of the profiles, as `scoring.score` takes them; None: near the best of each task.
 
     Raises:
-      UserError: there is no such folder, or no run in one; a target is for a task not there.
+      UserError: there is no such folder, or no run in one; no run has a metric yet; a target is for
+        a task that is not there.
     """
     name = namer(folders)
     collection = _without_paths(collect(folders), name)
     all_rows = rows(folders, collection)
     logs = [row.log for row in all_rows]
     metrics = _metrics(logs)
+    if not metrics:
+        raise UserError(f"nothing to show: no run of {folders[0]} has logged a metric")
     scored = [metric for metric in metrics if _is_scored(metric)]
     compared = Comparisons.of(collection, scored, logs)
     tables = [columns(log.lines, (*AXES, *metrics)) for log in logs]
@@ -45,7 +49,7 @@ def content(
     told, configs = [], _Distinct()
     for row, table in zip(all_rows, tables, strict=True):
         one = _row(row, compared, configs) | {"name": name(row.run.folder)}
-        one["results"] = {m: _outcome(compared.outcome(row.log, m)) for m in scored}
+        one["results"] = {m: _outcome(compared.outcome(row.log, m), row.ended) for m in scored}
         told.append(one | {"curves": curves.of_seed(table, metrics, points)})
     settings = compared.settings()
     for one in settings:
@@ -139,9 +143,10 @@ def _row(row: Row, compared: Comparisons, configs: _Distinct) -> Content:
         "subset": summary.subset(record),
         "config": configs.place(run_record.identity(config)),
         "config_hash": record.get("config_hash"),
-        "spent": row.spent,
+        "spent": row.log.spent,
     }
 
 
-def _outcome(found: Outcome) -> Content:
-    return {"final": found.final, "best": found.best, "best_step": found.best_step}
+def _outcome(found: Outcome, ended: bool) -> Content:
+    final = found.final if ended else None
+    return {"final": final, "best": found.best, "best_step": found.best_step}

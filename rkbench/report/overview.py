@@ -63,4 +63,4 @@ def _no_cost() -> dict[str, float]:
 def _add_cost(told: dict[str, Any], row: Row) -> None:
     told["seeds"] += 1
     for field, axis in (("grad_evals", "grad_evals"), ("seconds", "wall_time")):
-        told[field] += row.spent[axis]
+        told[field] += row.log.spent[axis]

@@ -1,14 +1,13 @@
 """The rows of a report: every seed of every run, whether or not it is part of an average."""
 
 import dataclasses
-import functools
+import math
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rkbench import run_record
 from rkbench.errors import UserError
-from rkbench.records import AXES, Run
+from rkbench.records import Run
 from rkbench.scoring import Collection, SeedLog
 from rkbench.scoring.collect import find
 
@@ -22,6 +21,7 @@ class Row:
       log: its lines; `log.diverged` says whether it diverged.
       status: "done", "diverged", or what run.json says of a run without a result of this seed.
       setting: the place of its setting in the collection; None where no run of it is whole.
+      ended: whether its log reaches its last step, so that it has a final value.
       averaged: whether it is part of the setting's averages.
       notes: why it is not.
     """
@@ -30,13 +30,9 @@ class Row:
     log: SeedLog
     status: str
     setting: int | None
+    ended: bool
     averaged: bool
     notes: tuple[str, ...]
-
-    @functools.cached_property
-    def spent(self) -> dict[str, float]:
-        """{axis: what the seed spent in all}, the axes being `records.AXES`."""
-        return {axis: max((line[axis] for line in self.log.lines), default=0) for axis in AXES}
 
 
 def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
@@ -46,29 +42,27 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
       folders: with runs.
       collection: what `collect` made of them.
     """
-    whole = {
-        (log.folder, log.seed): (place, log)
-        for place, setting in enumerate(collection.settings)
-        for log in setting.logs
-    }
+    whole = {(log.folder, log.seed): log for setting in collection.settings for log in setting.logs}
     found = []
     for run in find(folders):
-        notes = tuple(o.reason for o in collection.omissions if o.folder == run.folder)
+        notes = [o.reason for o in collection.omissions if o.folder == run.folder]
         try:
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
             wanted: list[int] = run.record["config"].get("seeds") or []
-            seeds = sorted({*wanted, *entries})
             place = _place(run, collection)
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # one of the omissions
-        for seed in seeds:
+        for seed in sorted({*wanted, *entries}):
             status = entries.get(seed, run.record).get("status", "unknown")
-            if (run.folder, seed) in whole:
-                found.append(Row(run, whole[run.folder, seed][1], status, place, True, ()))
-                continue
-            lines = tuple(line for line in run.log if line.get("seed") == seed)
-            log = SeedLog(run.folder, seed, status == "diverged", lines)
-            found.append(Row(run, log, status, place, False, _about(seed, seeds, notes)))
+            log = whole.get((run.folder, seed))
+            averaged = log is not None
+            if log is None:
+                lines = tuple(line for line in run.log if line["seed"] == seed)
+                log = SeedLog(run.folder, seed, status == "diverged", lines)
+            last = entries.get(seed, {}).get("steps", math.inf)
+            ended = averaged or log.spent["step"] >= last
+            told = () if averaged else _about(seed, notes)
+            found.append(Row(run, log, status, place, ended, averaged, told))
     return found
 
 
@@ -81,11 +75,7 @@ def _place(run: Run, collection: Collection) -> int | None:
     return None
 
 
-def _about(seed: Any, seeds: Iterable[Any], notes: Sequence[str]) -> tuple[str, ...]:
-    """The notes that are about the seed: those that begin with no other seed of the run."""
-    others = tuple(f"seed {other}" for other in seeds if other != seed)
-    return tuple(
-        note
-        for note in notes
-        if not note.replace(":", " ").startswith(tuple(f"{o} " for o in others))
-    )
+def _about(seed: int, notes: Sequence[str]) -> tuple[str, ...]:
+    """The notes on the run that are about the seed, or about all of it."""
+    own = (f"seed {seed}:", f"seed {seed} ")
+    return tuple(n for n in notes if n.startswith(own) or not n.startswith("seed "))

@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import tqdm
+
 from rkbench import run_record
 from rkbench.errors import UserError
 from rkbench.records import Run
@@ -80,7 +82,7 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
     """
     groups: dict[str, tuple[Mapping, Mapping, dict[int, SeedLog]]] = {}
     omissions: list[Omission] = []
-    for run in find(folders):
+    for run in tqdm.tqdm(find(folders), "reading", unit="run", delay=1, disable=None):
         try:
             config, data = run_record.comparable(run.record), run.record.get("data") or {}
             logs = list(_seed_logs(run, omissions))

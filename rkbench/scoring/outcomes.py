@@ -1,6 +1,7 @@
 """What one seed of a run came to, computed from its log."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Mapping
@@ -24,6 +25,11 @@ class SeedLog:
     seed: int
     diverged: bool
     lines: tuple[Record, ...]
+
+    @functools.cached_property
+    def spent(self) -> dict[str, float]:
+        """{axis: what the seed spent in all}, the axes being `records.AXES`."""
+        return {axis: max((line[axis] for line in self.lines), default=0) for axis in AXES}
 
     def points(self, metric: str) -> tuple[Record, ...]:
         """The lines that have a finite value of the metric."""
@@ -67,7 +73,6 @@ def outcome(log: SeedLog, metric: str, target: float | None = None) -> Outcome:
     sign = -1 if lower_is_better(metric) else 1
     best = max(points, key=lambda line: (sign * line[metric], -line["step"]), default=None)
     last = points[-1] if points and not log.diverged else None
-    spent = {axis: max((line[axis] for line in log.lines), default=0) for axis in AXES}
     to_target = {}
     if target is not None:
         reached = [line for line in points if sign * line[metric] >= sign * target]
@@ -79,6 +84,6 @@ def outcome(log: SeedLog, metric: str, target: float | None = None) -> Outcome:
         best[metric] if best else math.nan,
         best["step"] if best else None,
         last[metric] if last else math.nan,
-        spent,
+        log.spent,
         to_target,
     )

@@ -34,10 +34,11 @@ function drawRates(state) {
   const own = content.sensitivities.filter(
     (one) => one.task === state.rateTask && one.metric === state.rateMetric,
   );
-  byId("sensitivity").hidden = !content.sensitivities.length;
+  showSection("sensitivity", content.sensitivities.length > 0);
   if (!own.length) return;
   const quantity = state.rateQuantity;
-  const bottom = Math.min(...own.flatMap((one) => one.rates.map((r) => r[quantity].mean ?? 1 / 0)));
+  const means = own.flatMap((one) => one.rates.map((rate) => rate[quantity].mean));
+  const bottom = Math.min(...means.filter((mean) => mean !== null));
   draw(
     "rate-plot",
     own.flatMap((one, number) => rateTraces(one, mark(number), quantity, bottom)),
@@ -45,8 +46,8 @@ function drawRates(state) {
     measureAxis(state.rateMetric),
   );
   byId("rate-note").textContent =
-    "Bars: one standard error over seeds. A cross at the lower edge: every seed diverged. An open " +
-    "circle: a seed diverged, or ended no better than it began.";
+    "Bars: one standard error over seeds. A cross at the lower edge: every seed diverged. An " +
+    "open circle: a seed diverged, or half of what the best rate gains is lost.";
   byId("rate-table").replaceChildren(rateTable(own, state.rateMetric));
 }
 
@@ -60,15 +61,16 @@ function rateTraces(one, { colour, dash }, quantity, bottom) {
   const there = one.rates.filter((rate) => rate[quantity].mean !== null);
   const gone = one.rates.filter((rate) => rate[quantity].mean === null);
   const common = { name: literal(one.method), hoverinfo: "text" };
+  const marker = { size: 8, color: colour };
   return [
     {
       ...common,
       x: there.map((rate) => rate.value),
       y: there.map((rate) => rate[quantity].mean),
-      error_y: { array: there.map((rate) => rate[quantity].error ?? 0), color: colour, thickness: 1 },
+      error_y: { array: there.map((rate) => rate[quantity].error ?? 0), thickness: 1 },
       mode: "lines+markers",
       line: { color: colour, dash, width: 1.8 },
-      marker: { symbol: there.map((r) => (r.stable ? "circle" : "circle-open")), size: 8, color: colour },
+      marker: { ...marker, symbol: there.map((r) => (r.stable ? "circle" : "circle-open")) },
       text: there.map(text),
     },
     {
@@ -76,13 +78,15 @@ function rateTraces(one, { colour, dash }, quantity, bottom) {
       x: gone.map((rate) => rate.value),
       y: gone.map(() => bottom),
       mode: "markers",
-      marker: { symbol: "x", size: 9, color: colour },
+      marker: { ...marker, symbol: "x" },
       text: gone.map(text),
     },
   ];
 }
 
 function rateTable(families, metric) {
+  const diverged = (one) =>
+    one.rates.filter((rate) => rate.diverged).map((rate) => short(rate.value)).join(", ");
   const range = (one) => (one.good ? `${short(one.good[0])} to ${short(one.good[1])}` : "–");
   return table(
     `Within 1 % of the best final ${content.metrics[metric].label}`,
@@ -95,14 +99,14 @@ function rateTable(families, metric) {
       { text: range(one) + (one.at_edge ? ", to the edge of what was tried" : "") },
       numeric(one.decades === null ? "–" : one.decades.toFixed(2)),
       numeric(short(one.largest_stable)),
-      one.rates.filter((rate) => rate.diverged).map((rate) => short(rate.value)).join(", ") || "none",
+      diverged(one) || "none",
     ]),
   );
 }
 
 function drawProfiles(state) {
   const { profiles } = content;
-  byId("profiles").hidden = !profiles;
+  showSection("profiles", profiles !== null);
   if (!profiles) return;
   const own = profiles.axes[state.profileAxis];
   draw(

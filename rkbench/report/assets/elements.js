@@ -42,13 +42,27 @@ function fill(select, options, value) {
   select.closest("label").hidden = options.length < 2;
 }
 
+// A section without content is hidden, and so is the link to it.
+function showSection(id, wanted) {
+  byId(id).hidden = !wanted;
+  document.querySelector(`nav a[href="#${id}"]`).hidden = !wanted;
+}
+
 const unique = (values) => [...new Set(values)];
 
 const numeric = (text) => ({ text, kind: "number" });
 
 const whole = (value) => (value === null ? "–" : Math.round(value).toLocaleString("en"));
 
-const short = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
+// Four digits.
+function short(value) {
+  if (value === null) return "–";
+  const tiny = value !== 0 && Math.abs(value) < 1e-3;
+  if (tiny) return value.toExponential(3).replace(/\.?0+e/, "e");
+  return String(Number(value.toPrecision(4)));
+}
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function seconds(value) {
   if (value < 100) return `${short(value)} s`;

@@ -6,13 +6,28 @@ const rowsOf = (task) => content.rows.filter((row) => row.task === task).length;
 const largestTask = tasks.reduce((a, b) => (rowsOf(b) > rowsOf(a) ? b : a), tasks[0]);
 
 const state = {
-  ...{ text: "", filterTask: "", filterOptimizer: "", filterStatus: "" },
-  ...{ sortColumn: 0, sortSign: 1, tableMetric: content.first_metric ?? scored[0] },
-  drawn: new Set(contenders(largestTask)),
+  // the table
+  text: "",
+  filterTask: "",
+  filterOptimizer: "",
+  filterStatus: "",
+  sortColumn: 0,
+  sortSign: 1,
+  tableMetric: content.first_metric ?? scored[0] ?? null,
+  drawn: new Set(contenders(largestTask)), // places of rows
+  // the curves
   task: largestTask,
   metric: content.first_metric ?? Object.keys(content.metrics)[0],
-  ...{ axis: "step", mode: "means", band: "error", window: 1, log: false },
-  ...{ rateTask: null, rateMetric: null, rateQuantity: "final", profileAxis: "grad_evals" },
+  axis: "step",
+  mode: "means",
+  band: "error",
+  window: 1,
+  log: false,
+  // the other plots
+  rateTask: null,
+  rateMetric: null,
+  rateQuantity: "final",
+  profileAxis: "grad_evals",
 };
 
 // The rows that stand for the optimizers of a workload; without any, its first.
@@ -107,9 +122,9 @@ function bindAll() {
     showWindow();
     drawCurves(state);
   }, (input) => Number(input.value));
-  for (const [id, field] of [["task", "rateTask"], ["metric", "rateMetric"], ["quantity", "rateQuantity"]]) {
-    bind(`rate-${id}`, field, () => drawRates(state));
-  }
+  bind("rate-task", "rateTask", () => drawRates(state));
+  bind("rate-metric", "rateMetric", () => drawRates(state));
+  bind("rate-quantity", "rateQuantity", () => drawRates(state));
   bind("profile-axis", "profileAxis", () => drawProfiles(state));
   byId("draw-listed").addEventListener("click", () => replaceDrawn(listed(state)));
   byId("draw-none").addEventListener("click", () => replaceDrawn([]));

@@ -46,7 +46,11 @@ function draw(id, traces, xaxis, yaxis, more = {}) {
     paper_bgcolor: variable("--paper"),
     plot_bgcolor: variable("--paper"),
     font: { color: variable("--ink"), family: "system-ui, sans-serif", size: 12 },
-    hoverlabel: { bgcolor: variable("--raised"), font: { color: variable("--ink") }, namelength: -1 },
+    hoverlabel: {
+      bgcolor: variable("--raised"),
+      font: { color: variable("--ink") },
+      namelength: -1, // all of it
+    },
     modebar: { color: variable("--faint"), activecolor: variable("--ink"), bgcolor: "#0000" },
     margin: { l: 50, r: 12, t: 30, b: 45 },
     hovermode: "closest",

@@ -3,10 +3,12 @@
 function tellOverview() {
   const { rows, optimizers, sources } = content;
   const folders = unique(rows.map((row) => row.name)).length;
+  const workloads = unique(rows.map((row) => row.task)).length;
+  const counts = [[folders, "run"], [rows.length, "seed"], [workloads, "workload"]];
+  const made = content.made.replace("T", " ").replace("+00:00", " UTC");
   byId("made").textContent =
-    `${folders} runs, ${rows.length} seeds, ${unique(rows.map((row) => row.task)).length} ` +
-    `workloads. Made ${content.made.replace("T", " ").replace("+00:00", " UTC")} ` +
-    `by rkbench ${content.rkbench}.`;
+    `${counts.map((pair) => counted(...pair)).join(", ")}. ` +
+    `Made ${made} by rkbench ${content.rkbench}.`;
   tellLines(content.warnings, "Warnings");
   tellLines(content.omissions, "Left out of all averages");
   byId("optimizers").append(optimizerTable(optimizers));
@@ -17,8 +19,8 @@ function tellLines(lines, title) {
   if (!lines.length) return;
   const items = lines.map((line) => element("li", {}, line));
   const summary = element("summary", { class: "warning" }, `${title} (${lines.length})`);
-  const told = element("details", { open: lines.length <= 8 }, summary, element("ul", {}, ...items));
-  byId("remarks").append(told);
+  const list = element("ul", {}, ...items);
+  byId("remarks").append(element("details", { open: lines.length <= 8 }, summary, list));
 }
 
 function optimizerTable(optimizers) {
@@ -40,16 +42,16 @@ function optimizerTable(optimizers) {
 function sourceTable(sources) {
   return table(
     "Where it comes from",
-    ["commit", "started (UTC)", "devices", "machine", "versions", "seeds", "time", "commands"],
+    ["commit", "started (UTC)", "seeds", "time", "commands", "devices", "machine", "versions"],
     sources.map((one) => [
       { text: commit(one), kind: "name" },
       unique([one.first_started, one.last_started]).map((t) => t.slice(0, 16)).join(" to "),
-      unique(one.devices ?? []).join(", "),
-      one.host ? `${one.host.cpus} processors, ${one.host.platform}` : "–",
-      Object.entries(one.versions ?? {}).map((pair) => pair.join(" ")).join(", "),
       numeric(one.seeds),
       numeric(seconds(one.seconds)),
       { node: commands(one.commands) },
+      unique(one.devices ?? []).join(", "),
+      one.host ? `${one.host.cpus} processors, ${one.host.platform}` : "–",
+      Object.entries(one.versions ?? {}).map((pair) => pair.join(" ")).join(", "),
     ]),
   );
 }

@@ -13,8 +13,12 @@ function lines(state) {
     const mean = state.mode === "means" && setting?.means[state.metric];
     const key = mean ? `setting ${row.setting}` : `row ${place}`;
     if (!found.has(key)) {
-      const rows = mean ? setting.rows : [place];
-      found.set(key, { rows, mark: mark(colour(place)), mean: mean || null, label: label(row, mean) });
+      found.set(key, {
+        rows: mean ? setting.rows : [place],
+        mark: mark(colour(place)),
+        mean: mean || null,
+        label: label(row, mean),
+      });
     }
   }
   return [...found.values()];
@@ -64,10 +68,11 @@ function traces(line, state) {
   const made = [];
   if (points.half) {
     const half = smoothed(points.half, state.window);
-    const edge = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", legendgroup: "band" };
+    const edge = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
+    const filled = { fill: "tonexty", fillcolor: pale(colour) };
     made.push(
       { ...edge, y: y.map((value, i) => value - half[i]) },
-      { ...edge, y: y.map((value, i) => value + half[i]), fill: "tonexty", fillcolor: pale(colour) },
+      { ...edge, y: y.map((value, i) => value + half[i]), ...filled },
     );
   }
   const source = literal(sources(line.rows));
@@ -97,7 +102,7 @@ function drawCurves(state) {
     shown.length ? "" : "Nothing is chosen: tick runs in the table above.",
     band ? `Bands: ${bands[state.band]} of the mean over seeds.` : "",
     state.window > 1 ? `Smoothed: moving average over ${state.window} points.` : "",
-    elsewhere ? `${elsewhere} chosen seeds are of other workloads and not drawn here.` : "",
+    elsewhere ? `Of other workloads and not drawn here: ${counted(elsewhere, "chosen seed")}.` : "",
   ].filter(Boolean).join(" ");
   byId("drawn").replaceChildren(...(shown.length ? [drawnTable(shown, state)] : []));
 }
@@ -118,9 +123,10 @@ function drawnTable(shown, state) {
     return [measured(final, metric), "–", measured(best, metric), diverged];
   };
   const { label } = content.metrics[metric];
+  const titles = [`final ${label}`, "95 % interval", `best ${label}`];
   return table(
     "What is drawn; ± one standard error",
-    ["", "setting", "seeds", `final ${label}`, "95 % interval", `best ${label}`, "diverged", "from"],
+    ["", "setting", "seeds", ...titles, "diverged", "from"],
     shown.map((line) => [
       { node: swatch(line.mark) },
       line.label,

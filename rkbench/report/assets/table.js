@@ -3,13 +3,19 @@
 function columnsOf(metric) {
   const { label } = content.metrics[metric] ?? { label: "value" };
   const result = (row, name) => row.results[metric]?.[name] ?? null;
-  const count = (title, value) => ({ title, value, shown: (row) => whole(value(row)), number: true });
+  const shownWhole = (value) => (row) => whole(value(row));
+  const count = (title, value) => ({ title, value, shown: shownWhole(value), number: true });
   return [
     { title: "run", value: (row) => row.name, name: true },
     { title: "seed", value: (row) => row.seed, number: true },
     { title: "workload", value: (row) => row.task, name: true },
     { title: "optimizer", value: (row) => row.optimizer },
-    { title: "learning rate", value: (row) => row.learning_rate, number: true },
+    {
+      title: "learning rate",
+      value: (row) => row.learning_rate,
+      shown: (row) => short(row.learning_rate),
+      number: true,
+    },
     { title: "status", value: standing },
     {
       title: `final ${label}`,
@@ -33,9 +39,11 @@ function columnsOf(metric) {
       number: true,
     },
     { title: "config", value: (row) => row.config_hash, name: true },
-    { title: "remarks", value: (row) => [...row.notes, row.subset].filter(Boolean).join("; ") },
+    { title: "remarks", value: (row) => remarks(row), name: true },
   ];
 }
+
+const remarks = (row) => [...row.notes, row.subset].filter(Boolean).join("; ");
 
 const standing = (row) => (row.averaged ? row.status : `${row.status}, not averaged`);
 
