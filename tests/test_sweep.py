@@ -281,9 +281,9 @@ def test_a_folder_in_use_by_another_process_stops_the_sweep(tmp_path, arguments)
 
 def test_a_value_that_only_the_workload_knows_to_be_wrong_is_refused_too(tmp_path, arguments):
     text = "from configs.sweeps.distributions import Uniform\n"
-    text += "def get_config(): return {'*': {'l2': Uniform(-1.0, 1.0)}}"
+    text += "def get_config(): return {'*': {'label_smoothing': Uniform(0.5, 1.0)}}"
     (tmp_path / "space.py").write_text(text)
-    with pytest.raises(UserError, match=r"l2 is -1\.0"):
+    with pytest.raises(UserError, match=r"label_smoothing is 1\.0"):
         command.run(arguments)
     assert not (tmp_path / "sweep").exists()
 

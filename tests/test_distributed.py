@@ -1,0 +1,143 @@
+"""One run in two processes on this machine: the same curve, a death noticed, and exact resuming."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from resuming import final_checksums, log
+
+from rkbench import distributed
+from rkbench.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def arguments(workdir, steps=60, every=20):
+    return [
+        *(sys.executable, "-m", "rkbench.main", "--config=configs/digits_mlp.py:rk4_momentum"),
+        f"--workdir={workdir}",
+        "--config.batch_size=16",
+        f"--config.total_steps={steps}",
+        f"--config.eval_every_steps={every}",
+        f"--config.checkpoint_every_steps={every}",
+        "--config.log_every_steps=1",
+        "--config.model.hidden_sizes=(16,)",
+        "--config.tensorboard=False",
+    ]
+
+
+def start(command, count):
+    """The processes of a run, all on this machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [*command, f"--coordinator=localhost:{port}", f"--processes={count}"]
+            + [f"--process_id={i}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+
+
+def finish(processes, timeout=120):
+    """(exit codes, what each wrote on stderr)."""
+    outputs = [process.communicate(timeout=timeout) for process in processes]
+    return [process.returncode for process in processes], [error for _, error in outputs]
+
+
+def wait_for_step(workdir, step, processes, timeout=120):
+    path, end = workdir / "metrics.jsonl", time.monotonic() + timeout
+    while time.monotonic() < end and all(process.poll() is None for process in processes):
+        if path.exists() and any(int(n) >= step for n in re.findall(r'"step": (\d+)', read(path))):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached: {finish(processes)}")
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two processes from beginning to end."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    codes, errors = finish(start(arguments(folder), 2))
+    assert codes == [0, 0], errors
+    return folder
+
+
+def test_two_processes_train_as_one(whole, tmp_path):
+    alone = subprocess.run(arguments(tmp_path / "one"), cwd=ROOT, capture_output=True, timeout=120)
+    assert alone.returncode == 0, alone.stderr
+    one, two = log(tmp_path / "one"), log(whole)
+    assert [(line["step"], line["seed"]) for line in two] == [
+        (line["step"], line["seed"]) for line in one
+    ]
+    for name in ("batch/loss", "batch/grad_norm", "test/loss", "train/loss"):
+        curves = [[line[name] for line in lines if name in line] for lines in (one, two)]
+        np.testing.assert_allclose(*curves, rtol=1e-4)
+        assert len(curves[0]) >= 4
+
+
+def test_a_death_ends_the_other_and_both_resume_exactly(whole, tmp_path):
+    workdir = tmp_path / "run"
+    # Step by step, so that the run lasts long enough to be killed in the middle.
+    processes = start(arguments(workdir), 2)
+    wait_for_step(workdir, 20, processes)
+    processes[1].send_signal(signal.SIGKILL)
+    begin = time.monotonic()
+    codes, errors = finish(processes, distributed.HEARTBEAT_TIMEOUT_SECONDS + 60)
+    if codes[0] == 0:  # it was at its end already
+        pytest.skip("the first process had finished before the second was killed")
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] != 0
+    assert "process" in errors[0]
+    assert time.monotonic() - begin < distributed.HEARTBEAT_TIMEOUT_SECONDS + 30
+    codes, errors = finish(start(arguments(workdir), 2))
+    assert codes == [0, 0], errors
+    assert log(workdir) == log(whole)
+    assert final_checksums(workdir) == final_checksums(whole)
+
+
+def test_sigterm_at_one_process_saves_in_both(whole, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start(arguments(workdir), 2)
+    wait_for_step(workdir, 20, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, errors = finish(processes)
+    assert codes in ([75, 75], [0, 0]), errors
+    codes, errors = finish(start(arguments(workdir), 2))
+    assert codes == [0, 0], errors
+    assert log(workdir) == log(whole)
+    assert final_checksums(workdir) == final_checksums(whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("localhost:1", 2, None), "belong together"),
+        (("localhost", 2, 0), "HOST:PORT"),
+        (("localhost:1", 0, 0), "--processes=0"),
+        (("localhost:1", 2, 2), "--process_id=2"),
+        ((None, None, None), "no cluster was found"),
+    ],
+)
+def test_processes_that_cannot_be_are_refused(given, said, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TPU_", "OMPI_")):
+            monkeypatch.delenv(name)
+    with pytest.raises(UserError, match=re.escape(said)):
+        distributed.initialize(*given)
