@@ -38,10 +38,10 @@ def start(command, count):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    where = (f"--coordinator=localhost:{port}", f"--processes={count}")
     return [
         subprocess.Popen(
-            [*command, f"--coordinator=localhost:{port}", f"--processes={count}"]
-            + [f"--process_id={i}"],
+            [*command, *where, f"--process_id={i}"],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
