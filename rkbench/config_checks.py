@@ -48,13 +48,16 @@ _CHOICES = {
 }
 
 
-def check(config) -> None:
+def check(config: Any) -> None:
     """Checks what can be checked of a config alone.
 
     Raises:
       UserError: a number out of range, an unknown choice, seeds or a batch size that are none.
     """
     _check_fields(config, default.get_config())
+    for name in ("name", "learning_rate"):
+        if name not in config.optimizer:
+            raise errors.UserError(f"the config lacks optimizer.{name}: see configs/common.py")
     _check_none_is_missing(config)
     for name, (least, most) in _RANGES.items():
         value = _field(config, name)
@@ -71,7 +74,6 @@ def _check_fields(config: Any, expected: Any, prefix: str = "") -> None:
     """A config has the fields of `configs/default.py`, neither fewer nor others."""
     if not isinstance(config, ConfigDict):
         raise errors.UserError(f"{prefix or 'the config'} is no ConfigDict, but {config!r}")
-    optimizer: Any = config.optimizer if not prefix else None
     for name, value in expected.items():
         if name not in config:
             raise errors.UserError(f"the config lacks {prefix}{name}: see configs/default.py")
@@ -80,10 +82,6 @@ def _check_fields(config: Any, expected: Any, prefix: str = "") -> None:
     for name in config:
         if name not in expected:
             raise errors.unknown("config field", f"{prefix}{name}", expected)
-    if not prefix:
-        for name in ("name", "learning_rate"):
-            if name not in optimizer:
-                raise errors.UserError(f"the config lacks optimizer.{name}: see configs/common.py")
 
 
 def _check_none_is_missing(config, prefix: str = "") -> None:

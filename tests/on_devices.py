@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import re
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from streams import Streamed
 
+from rkbench.checkpoint import Checkpoints, checksum
+from rkbench.collectives import moved
 from rkbench.experiment import Experiment
 from workloads.datasets import ArrayDataset
 from workloads.models.convolution import matmul_convolution
@@ -74,24 +75,28 @@ def train(preset, variant, mesh, changes):
     return curve, evaluated["loss"], [np.asarray(leaf) for leaf in leaves]
 
 
-_SHAPE = re.compile(r"(f32|s32|u32|u8|pred)\[([\d,]*)\]")
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
-_COLLECTIVE = re.compile(
-    r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-
-
-def collectives(text):
-    """{kind: bytes that its results have} of a compiled program without loops."""
-    moved = {}
-    for line in text.splitlines():
-        if match := _COLLECTIVE.search(line):
-            sizes = (
-                _BYTES[dtype] * int(np.prod([int(n) for n in shape.split(",") if n]))
-                for dtype, shape in _SHAPE.findall(match[1])
+def carry_over(folder, meshes, changes):
+    """A state trained on one mesh, saved, restored on another: (checksums, its next losses)."""
+    checksums, losses = [], []
+    for mesh in meshes:
+        made = experiment("digits_mlp", "rk4_momentum", mesh, changes)
+        seeds, template = made.seed_groups[0], made.program.init(made.seed_groups[0])
+        checkpoints = Checkpoints(folder)
+        restored = checkpoints.restore(template)
+        if restored is None:
+            state, _ = made.program.advance(template, seeds, 0, 3)
+            checkpoints.save(3, state, {})
+        else:
+            state = restored.state
+            placed = jax.tree.map(
+                lambda one, other: one.sharding == other.sharding, state, template
             )
-            moved[match[2]] = moved.get(match[2], 0) + sum(sizes)
-    return moved
+            assert all(jax.tree.leaves(placed))
+        checkpoints.close()
+        checksums.append(checksum(state))
+        _, history = made.program.advance(state, seeds, 3, 2)
+        losses.append(np.asarray(history.loss)[:2])
+    return checksums, losses
 
 
 def moved_bytes(preset, variant, mesh, changes):
@@ -101,4 +106,5 @@ def moved_bytes(preset, variant, mesh, changes):
     compiled = made.program.compile(state, made.seed_groups[0])
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
-    return collectives(compiled.as_text()), whole, here
+    bytes_moved = {kind: each.bytes for kind, each in moved(compiled.as_text() or "").items()}
+    return bytes_moved, whole, here

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -113,6 +114,7 @@ NO_CHOICE = WORDS | st.text(max_size=8).filter(lambda text: "\0" not in text)
 WHOLE_FIELDS = (
     *("total_steps", "physical_batch_size", "eval_every_steps", "checkpoint_every_steps"),
     *("log_every_steps", "train_eval_size", "eval_batch_size", "train_examples", "input_workers"),
+    *("validation_examples", "mesh.seed", "mesh.data", "mesh.fsdp"),
     *("schedule.warmup_steps", "augment.crop_padding", "augment.cutout"),
     "augment.rand_augment_layers",
 )
@@ -135,7 +137,7 @@ FIELDS = {
     **dict.fromkeys(NUMBER_FIELDS, NUMBER),
     "label_smoothing": NUMBER | st.just("1"),
     **dict.fromkeys(
-        ("remat", "augment.flip", "grad_clip_stages", "tensorboard"),
+        ("remat", "augment.flip", "grad_clip_stages", "tensorboard", "eval_test"),
         st.sampled_from(["x", "2", "nan", "", "None", "yes!", "é☃", "1.5"]),
     ),
     **dict.fromkeys(CHOICE_FIELDS, NO_CHOICE),
@@ -145,7 +147,7 @@ FIELDS = {
 def test_every_field_is_tried():
     tried = {name.split(".")[0] for name in FIELDS}
     assert tried == DEFAULT.keys() - {"data_dir"}  # any text may be a folder
-    for group in ("model", "optimizer", "schedule", "augment"):
+    for group in ("model", "optimizer", "schedule", "augment", "mesh"):
         own = {name.partition(".")[2] for name in FIELDS if name.startswith(f"{group}.")}
         assert own == DEFAULT[group].keys()
 
@@ -444,7 +446,7 @@ def test_something_else_in_the_place_of_a_file_of_ours(name, kind):
 
 
 def state(value):
-    return {"w": np.full((3, 2), value, np.float32), "count": np.int32(value)}
+    return {"w": jnp.full((3, 2), value, jnp.float32), "count": jnp.int32(value)}
 
 
 @pytest.fixture(scope="module")

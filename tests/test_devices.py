@@ -131,6 +131,14 @@ def test_fsdp_cuts_the_state_and_gathers_parameters_for_each_gradient(devices):
     assert 4 * parameters < moved["all-reduce"] < 4 * parameters + 64
 
 
+def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path):
+    meshes = [(1, 2, 2), (1, 1, 1), (1, 1, 8)]
+    checksums, losses = devices(on_devices.carry_over, tmp_path, meshes, DIGITS)
+    assert len(set(checksums)) == 1
+    for other in losses[1:]:
+        np.testing.assert_allclose(other, losses[0], rtol=TOLERANCE)
+
+
 def refused(preset, variant, mesh, changes):
     with pytest.raises(UserError) as error:
         on_devices.experiment(preset, variant, mesh, changes)

@@ -1,6 +1,5 @@
 """One run in two processes on this machine: the same curve, a death noticed, and exact resuming."""
 
-import os
 import pathlib
 import re
 import signal
@@ -132,12 +131,8 @@ def test_sigterm_at_one_process_saves_in_both(whole, tmp_path):
         (("localhost", 2, 0), "HOST:PORT"),
         (("localhost:1", 0, 0), "--processes=0"),
         (("localhost:1", 2, 2), "--process_id=2"),
-        ((None, None, None), "no cluster was found"),
     ],
 )
-def test_processes_that_cannot_be_are_refused(given, said, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "TPU_", "OMPI_")):
-            monkeypatch.delenv(name)
+def test_processes_that_cannot_be_are_refused(given, said):
     with pytest.raises(UserError, match=re.escape(said)):
         distributed.initialize(*given)

@@ -11,6 +11,8 @@ import threading
 import time
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import standins
@@ -233,7 +235,10 @@ def test_a_snapshot_of_a_run_that_goes_on_never_has_a_checkpoint_ahead_of_its_lo
 
 def test_real_checkpoints_survive_the_way_through_the_bucket(world, tmp_path):
     """A bucket keeps no empty folders; the digest would notice what is missing."""
-    state = {"params": {"w": np.arange(6.0).reshape(2, 3)}, "step": np.zeros((), np.int32)}
+    state = {
+        "params": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)},
+        "step": np.zeros((), np.int32),
+    }
     saved = checkpoint.Checkpoints(tmp_path / "run" / "checkpoints" / "seed-0")
     for step in (5, 10, 15):
         saved.save(step, state | {"step": np.asarray(step, np.int32)}, {"seconds": 1.5})
@@ -243,7 +248,7 @@ def test_real_checkpoints_survive_the_way_through_the_bucket(world, tmp_path):
         standins.rsync(standins.Call(world, places, "", str(tmp_path)))
     saved.close()
     copied = checkpoint.Checkpoints(tmp_path / "new" / "checkpoints" / "seed-0")
-    restored = copied.restore(state)
+    restored = copied.restore(jax.tree.map(jnp.asarray, state))
     copied.close()
     assert restored is not None
     assert (restored.step, restored.progress) == (15, {"seconds": 1.5})

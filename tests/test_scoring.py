@@ -38,7 +38,9 @@ def write_run(folder, variant="adam", curves: Any = None, diverged=(), **record)
                 line = {"step": step, "seed": seed, "wall_time": 0.5 * i, "grad_evals": each * step}
                 file.write(json.dumps({**line, metric: value}) + "\n")
             status = "diverged" if seed in diverged else "done"
-            entries.append({"seed": seed, "status": status, "steps": 10 * (len(values) - 1)})
+            steps = 10 * (len(values) - 1)
+            spent = {"seconds": 0.5 * steps / 10, "grad_evals": each * steps}
+            entries.append({"seed": seed, "status": status, "steps": steps, **spent})
     content = {"config": config, "data": {"name": "digits"}, "status": "done", "seeds": entries}
     (folder / "run.json").write_text(json.dumps(content | record))
     return folder
@@ -151,7 +153,7 @@ def test_what_is_cut_off_unfinished_damaged_or_there_twice_is_left_out_and_named
     assert reasons["cut"] == "seed 1: the log ends at step 0 of 10"
     assert reasons["going"] == "status 'running': no result of seeds [1]"
     assert reasons["packed"].startswith("seed 0: the log ")
-    assert "damaged" in reasons["torn"]
+    assert "is not a run record" in reasons["torn"]
     assert reasons["odd"] == "run.json is no run record"
     assert only(found.settings[:1]).logs[1].points("test/accuracy")[-1]["test/accuracy"] == 0.6
 

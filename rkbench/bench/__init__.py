@@ -22,6 +22,7 @@ _BENCHMARKS = {
     "input": ("rkbench.bench.input", "input_pipeline"),
     "full_size": ("rkbench.bench.large", "full_size"),
     "huge_batches": ("rkbench.bench.large", "huge_batches"),
+    "devices": ("rkbench.bench.devices", "devices"),
     "startup": ("rkbench.bench.startup", "startup"),
 }
 

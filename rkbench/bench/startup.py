@@ -31,8 +31,9 @@ def startup() -> Iterator[Row]:
     for arguments in (["train", "--help"], ["list"]):
         yield _printing(arguments)
     try:
-        _first_step()  # fills the caches
-        times = sorted(_first_step() for _ in range(3))
+        with tempfile.TemporaryDirectory() as cache:
+            first = _first_step(cache)  # fills the cache
+            times = sorted(_first_step(cache) for _ in range(3))
     except UserError as error:
         yield Row("command to first training step of mnist_mlp", "not measured", "", str(error))
         return
@@ -41,6 +42,12 @@ def startup() -> Iterator[Row]:
         f"{times[1]:.1f} s [{times[0]:.1f} to {times[2]:.1f}]",
         "<= 12 s",
         "a new process; data and compiled programs cached; TensorBoard on",
+    )
+    yield Row(
+        "that over the first start",
+        f"{times[1] / first:.2f}",
+        "<= 0.5",
+        f"the first start took {first:.1f} s: TFDS read the data, XLA compiled",
     )
 
 
@@ -66,8 +73,8 @@ def _printing(arguments: list[str]) -> Row:
     )
 
 
-def _first_step() -> float:
-    """Seconds from starting the command until the log holds a training step."""
+def _first_step(cache: str) -> float:
+    """Seconds from starting the command, with that cache, until the log holds a training step."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
         command = [
@@ -82,7 +89,11 @@ def _first_step() -> float:
         ]
         begin = time.perf_counter()
         process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"RKBENCH_CACHE_DIR": cache},
         )
         try:
             while not _has_step(workdir / "metrics.jsonl"):
