@@ -10,6 +10,7 @@ class ArrayStream:
 
     def __init__(self, arrays):
         self.arrays, self.replaced, self.opened = arrays, 0, []
+        self.places: list[int] = []  # of the batches asked for last
 
     @property
     def spec(self):
@@ -20,6 +21,7 @@ class ArrayStream:
 
     def batches(self, seed, first_step, batch_size, places):
         self.opened.append((seed, first_step))
+        self.places = [int(place) for place in places]
         step = first_step
         while True:
             (rows,) = batch_indices(seed, step, 1, batch_size, len(self))

@@ -1,5 +1,6 @@
 """One run in two processes on this machine: the same curve, a death noticed, and exact resuming."""
 
+import json
 import pathlib
 import re
 import signal
@@ -34,20 +35,20 @@ def arguments(workdir, steps=60, every=20):
 
 def start(command, count):
     """The processes of a run, all on this machine."""
+    port = free_port()
+    where = (f"--coordinator=localhost:{port}", f"--processes={count}")
+    return launched([[*command, *where, f"--process_id={i}"] for i in range(count)])
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    where = (f"--coordinator=localhost:{port}", f"--processes={count}")
-    return [
-        subprocess.Popen(
-            [*command, *where, f"--process_id={i}"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(count)
-    ]
+        return free.getsockname()[1]
+
+
+def launched(commands):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(command, cwd=ROOT, **pipes) for command in commands]
 
 
 def finish(processes, timeout=120):
@@ -122,6 +123,29 @@ def test_sigterm_at_one_process_saves_in_both(whole, tmp_path):
     assert codes == [0, 0], errors
     assert log(workdir) == log(whole)
     assert final_checksums(workdir) == final_checksums(whole)
+
+
+def test_each_process_reads_its_share_of_a_streamed_batch(tmp_path):
+    command = [sys.executable, ROOT / "tests" / "streamed_run.py"]
+    where = f"localhost:{free_port()}"
+    processes = launched(
+        [
+            [*command, tmp_path / "one"],
+            [*command, tmp_path / "two", where, "2", "0"],
+            [*command, tmp_path / "two", where, "2", "1"],
+        ]
+    )
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    whole, first, second = (json.loads(output) for output, _ in outputs)
+    assert whole == list(range(16))
+    # Two chunks of 8: each process has its half of both.
+    assert first == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert second == [4, 5, 6, 7, 12, 13, 14, 15]
+    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    for name in ("batch/loss", "test/loss"):
+        curves = [[line[name] for line in lines if name in line] for lines in (one, two)]
+        np.testing.assert_allclose(*curves, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
