@@ -145,6 +145,11 @@ class Fingerprint:
         return {"lines": self.lines, "sha256": self._sha256.hexdigest()}
 
 
+def fingerprint(records: Iterable[Record], seed: int) -> dict[str, Any]:
+    """The fingerprint of one seed's records, as JSON."""
+    return Fingerprint(found for found in records if found["seed"] == seed).to_json()
+
+
 def _line(found: Record) -> str:
     return json.dumps(found) + "\n"
 

@@ -15,8 +15,9 @@ from rkbench.train import train_experiment
 from workloads import datasets
 
 
-def main(workdir, coordinator=None, processes=None, process_id=None):
-    if coordinator is not None:
+def main(workdir: str, *process: str) -> None:
+    if process:
+        coordinator, processes, process_id = process
         distributed.initialize(coordinator, int(processes), int(process_id))
     config = digits_mlp.get_config("rk4")
     config.update(

@@ -137,7 +137,7 @@ def test_each_process_reads_its_share_of_a_streamed_batch(tmp_path):
     )
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    whole, first, second = (json.loads(output) for output, _ in outputs)
+    whole, first, second = (json.loads(output.splitlines()[-1]) for output, _ in outputs)
     assert whole == list(range(16))
     # Two chunks of 8: each process has its half of both.
     assert first == [0, 1, 2, 3, 8, 9, 10, 11]

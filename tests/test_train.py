@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from resuming import check_resuming, log
 
-import rkbench.train
+import rkbench.group
 from configs import digits_mlp
 from rkbench import summary
 from rkbench.errors import UserError
@@ -49,7 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 def test_grouping_steps_into_calls_changes_no_bit(tmp_path, monkeypatch):
     configuration = config("rk4")
     train_and_evaluate(configuration, tmp_path / "grouped")
-    monkeypatch.setattr(rkbench.train, "MAX_STEPS_PER_DISPATCH", 1)
+    monkeypatch.setattr(rkbench.group, "MAX_STEPS_PER_DISPATCH", 1)
     train_and_evaluate(configuration, tmp_path / "single")
     assert log(tmp_path / "single") == log(tmp_path / "grouped")
 

@@ -1,0 +1,245 @@
+"""A group of seeds that train together: restored, trained from event to event, recorded.
+
+A group goes from event to event (evaluation, checkpoint), and between two events the device is busy
+with compiled steps. Events lie at fixed steps and a resumed group starts at a checkpoint, so the
+same calls follow in the same order as without interruption. Its seeds may belong to several runs:
+each seed of each has a lane.
+"""
+
+import contextlib
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rkbench import distributed, metrics, optimizers, preemption, summary
+from rkbench.checkpoint import Checkpoints
+from rkbench.evaluate import all_finite
+from rkbench.experiment import Experiment
+from rkbench.progress import Progress
+from rkbench.run_log import RunLog
+from rkbench.run_record import Workdir
+from rkbench.train_step import MAX_STEPS_PER_DISPATCH, StepMetrics, TrainState
+
+SECONDS_PER_DISPATCH = 1.0  # so that the progress moves and an interruption loses little
+
+
+class Lane(NamedTuple):
+    """One seed of one run; those of a group train together."""
+
+    run: Workdir
+    log: RunLog
+    seed: int
+
+
+class Group:
+    """One group of seeds on its way from the first step to the last."""
+
+    def __init__(
+        self, experiment: Experiment, lanes: tuple[Lane, ...], checkpoints: pathlib.Path
+    ) -> None:
+        self._experiment, self._config, self._lanes = experiment, experiment.config, lanes
+        self._seeds = tuple(lane.seed for lane in lanes)
+        self._checkpoints = Checkpoints(checkpoints)
+        self._step = self._saved_step = 0
+        self._evaluated = False  # at this step, if it is one to evaluate at
+        self._seconds = 0.0
+        self._diverged: dict[int, int] = {}  # lane -> step
+        self._input: dict[str, float] = {}  # the feed's counters before this process
+        self._steps_per_dispatch = 1
+        self._state: TrainState = experiment.program.init(self._seeds)
+
+    def train(self) -> None:
+        """Trains to the end and adds the seeds to the run record."""
+        feed = self._experiment.feed
+        with contextlib.closing(self._checkpoints), contextlib.closing(feed):
+            self._restore()
+            program = self._experiment.program
+            program.compile(self._state, self._seeds)
+            label = f"seed {','.join(map(str, dict.fromkeys(self._seeds)))}"
+            if (runs := len(self._by_run())) > 1:
+                label = f"{runs} runs, {label}"
+            self._progress = Progress(
+                label, self._config.total_steps, self._step, visible=distributed.is_primary()
+            )
+            with contextlib.closing(self._progress):
+                try:
+                    self._train_to_the_end()
+                except preemption.Preempted:
+                    self._save()
+                    self._checkpoints.wait()
+                    if distributed.is_primary():
+                        print(f"rkbench: SIGTERM: saved at step {self._step}", file=sys.stderr)
+                    raise
+            self._flush()
+            self._checkpoints.wait()
+        distributed.wait_for_all("the end of the seeds")
+        self._finish()
+
+    def _train_to_the_end(self) -> None:
+        if not self._evaluated:
+            self._evaluate()
+        while self._step < self._config.total_steps and self._active():
+            self._advance_to(self._next_event())
+            self._at_event()
+
+    def _by_run(self) -> dict[pathlib.Path, list[int]]:
+        """The lanes of each run."""
+        found: dict[pathlib.Path, list[int]] = {}
+        for column, lane in enumerate(self._lanes):
+            found.setdefault(lane.run.folder, []).append(column)
+        return found
+
+    def _logs(self) -> Iterator[tuple[RunLog, tuple[int, ...]]]:
+        """The log of each run, with those of its seeds that train here."""
+        for columns in self._by_run().values():
+            yield self._lanes[columns[0]].log, tuple(self._seeds[column] for column in columns)
+
+    def _active(self) -> list[int]:
+        """The lanes that have not diverged."""
+        return [column for column in range(len(self._lanes)) if column not in self._diverged]
+
+    def _flush(self) -> None:
+        for log, _ in self._logs():
+            log.flush()
+
+    def _own(self, tree: Any, column: int, axis: int = 0) -> Any:
+        """One lane's part of a tree whose leaves have an axis for lanes, if there are several."""
+        if len(self._seeds) == 1:
+            return tree
+        return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
+
+    def _restore(self) -> None:
+        """Takes up the newest checkpoint that is whole itself and in its part of the log."""
+        restored = self._checkpoints.restore(self._state, self._check_logs)
+        if restored is not None:
+            progress = restored.progress
+            self._step = self._saved_step = restored.step
+            self._evaluated = progress["evaluated"]
+            self._state = restored.state
+            self._seconds = progress["seconds"]
+            self._diverged = {int(c): n for c, n in progress["diverged"].items()}
+            self._input = progress["input"]
+        for place, (log, seeds) in enumerate(self._logs()):
+            known = restored.progress["logs"][place]["lines"] if restored else 0
+            log.truncate(seeds, known)
+
+    def _check_logs(self, progress: dict[str, Any]) -> None:
+        for (log, seeds), fingerprint in zip(self._logs(), progress["logs"], strict=True):
+            if not log.holds(seeds, fingerprint):
+                raise ValueError("metrics.jsonl has lost or changed lines from before it")
+
+    def _next_event(self) -> int:
+        """The next step at which something happens beside training."""
+        config = self._config
+        every = (config.eval_every_steps, config.checkpoint_every_steps)
+        following = [(self._step // n + 1) * n for n in every if n > 0]
+        return min([*following, config.total_steps])
+
+    def _advance_to(self, event: int) -> None:
+        """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`, on the clock."""
+        while self._step < event and self._active():
+            preemption.raise_if_requested()
+            steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
+            begin, before = time.perf_counter(), self._seconds
+            self._state, history = self._experiment.program.advance(
+                self._state, self._seeds, self._step, steps
+            )
+            fetched = jax.device_get(history)  # returns when the steps are done
+            seconds = float(distributed.from_primary(time.perf_counter() - begin))
+            self._record(fetched, steps, seconds)
+            self._step += steps
+            self._seconds = before + time.perf_counter() - begin
+            if seconds < SECONDS_PER_DISPATCH / 2:
+                self._steps_per_dispatch = min(2 * steps, MAX_STEPS_PER_DISPATCH)
+            elif seconds > 2 * SECONDS_PER_DISPATCH:
+                self._steps_per_dispatch = max(1, steps // 2)
+
+    def _record(self, history: StepMetrics, steps: int, seconds: float) -> None:
+        """Logs the steps of one call and finds out which seeds diverged in it."""
+        every = self._config.log_every_steps
+        for column in self._active():
+            lane = self._lanes[column]
+            own = self._own(jax.tree.map(lambda leaf: leaf[:steps], history), column, axis=1)
+            bad = np.flatnonzero(~np.isfinite(own.loss))
+            last = bad[0] + 1 if len(bad) else steps
+            for i in range(last):
+                done = self._step + i + 1
+                if (every and done % every == 0) or (len(bad) and i == bad[0]):
+                    wall_time = self._seconds + seconds * (i + 1) / steps
+                    lane.log.step(lane.seed, done, wall_time, own, i)
+            if len(bad):
+                self._diverged[column] = self._step + int(bad[0]) + 1
+            self._progress.update(self._step + steps, loss=float(own.loss[last - 1]))
+
+    def _at_event(self) -> None:
+        config = self._config
+        for column in self._active():
+            if not all_finite(self._own(self._state.params, column)):
+                self._diverged[column] = self._step
+        last = self._step >= config.total_steps
+        if last or (config.eval_every_steps and self._step % config.eval_every_steps == 0):
+            self._evaluate()
+        every = config.checkpoint_every_steps
+        if last or not self._active() or (every and self._step % every == 0):
+            self._save()
+
+    def _save(self) -> None:
+        if self._step == self._saved_step:
+            return  # it is saved, or the beginning
+        self._flush()  # a checkpoint never knows more than the log
+        self._checkpoints.save(
+            self._step,
+            self._state,
+            {
+                "seconds": self._seconds,
+                "diverged": {str(c): n for c, n in self._diverged.items()},
+                "input": self._input_so_far(),
+                "evaluated": self._evaluated,
+                "logs": [log.fingerprint() for log, _ in self._logs()],
+            },
+        )
+        self._saved_step = self._step
+
+    def _evaluate(self) -> None:
+        """Evaluates all splits, outside the clock."""
+        results, state = {}, self._state
+        self._evaluated = False
+        if self._config.batch_norm_update == "recompute":
+            state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
+        for name, split in self._experiment.splits.items():
+            sums = self._experiment.evaluator(state.params, state.model_state, split)
+            results |= {f"{name}/{metric}": value for metric, value in sums.items()}
+        results["grad_evals"] = np.asarray(optimizers.grad_evals(self._state.opt_state))
+        for column in self._active():
+            lane = self._lanes[column]
+            own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
+            own |= self._input_so_far()
+            spent = own.pop("grad_evals")
+            lane.log.evaluation(lane.seed, self._step, self._seconds, spent, own)
+            shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
+            self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
+        self._evaluated = True
+
+    def _input_so_far(self) -> dict[str, float]:
+        """What the input has cost since step 0; nothing for data on the device."""
+        counters = self._experiment.feed.counters()
+        return {name: self._input.get(name, 0) + value for name, value in counters.items()}
+
+    def _finish(self) -> None:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params)) // len(self._seeds)
+        for columns in self._by_run().values():
+            run = self._lanes[columns[0]].run
+            records = list(metrics.read(run.folder / "metrics.jsonl"))
+            entries = {entry["seed"]: entry for entry in run.record["seeds"]}
+            logs = dict(run.record.get("logs", {}))
+            for column in columns:
+                seed, diverged = self._seeds[column], self._diverged.get(column)
+                entries[seed] = summary.of_seed(records, seed, diverged, self._seconds, self._step)
+                logs[str(seed)] = metrics.fingerprint(records, seed)
+            seeds = [entries[seed] for seed in sorted(entries)]
+            run.write(seeds=seeds, parameters=count, logs=logs)
