@@ -127,7 +127,7 @@ def _finished_seeds(run: Workdir) -> set[int]:
         logged = metrics.fingerprint(records, seed)
         if run.record.get("logs", {}).get(str(seed), logged) == logged:
             finished.add(seed)
-        else:
+        elif distributed.is_primary():
             print(
                 f"rkbench: metrics.jsonl is damaged in the lines of seed {seed}, which is trained "
                 "again from its last checkpoint before them",
