@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+import standins
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -64,3 +65,12 @@ def tfds_dir() -> str:
     if missing:
         pytest.skip(f"no {' or '.join(missing)} prepared by TFDS in {folder} (set TFDS_DATA_DIR)")
     return str(folder)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Stand-ins for the clouds' and clusters' commands, first on the PATH."""
+    world = standins.World(tmp_path / "world").install()
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    return world

@@ -13,6 +13,15 @@ from rkbench.experiment import Experiment
 from rkbench.train import train_and_evaluate
 from rkbench.train_step import Program
 
+# Events of the runs that are interrupted, none a multiple of another.
+SETTINGS = {
+    "total_steps": 60,
+    "eval_every_steps": 20,
+    "checkpoint_every_steps": 15,
+    "log_every_steps": 7,
+    "tensorboard": False,
+}
+
 CLOCKS = ("wall_time", "seconds", "input/wait_seconds")
 
 

@@ -1,28 +1,17 @@
 """What stands for an optimizer, what it has to reach, and the pictures of it."""
 
 import csv
-import sys
 
 import numpy as np
 import pytest
 import report_runs
+from console import rkbench
 
-from rkbench import cli
 from rkbench.comparison import contenders, curves, sensitivity
 from rkbench.comparison.names import file_name, namer
 from rkbench.records import Run
 from rkbench.scoring import collect, score
 from rkbench.scoring.tables import ranges
-
-
-def rkbench(monkeypatch, *arguments):
-    """Runs the command; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["rkbench", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def rows(file):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import resuming
 from faults import KILLS
 from resuming import Killed, contents, final_checksums, interrupt, log, outcomes
 
@@ -30,14 +31,7 @@ from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
 
-SETTINGS = {
-    "total_steps": 60,
-    "eval_every_steps": 20,
-    "checkpoint_every_steps": 15,
-    "log_every_steps": 7,
-    "seeds": (0, 1),
-    "tensorboard": False,
-}
+SETTINGS = resuming.SETTINGS | {"seeds": (0, 1)}
 
 
 def config(**changes):

@@ -30,14 +30,6 @@ NASTY = """--config.note=it's "50%", $HOME `id` \\ (a, b)"""
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
-    world = standins.World(tmp_path / "world").install()
-    for name, value in world.environment.items():
-        monkeypatch.setenv(name, value)
-    return world
-
-
-@pytest.fixture
 def without_processes(world, monkeypatch):
     """gcloud and installers are called without processes, and the run is one."""
 

@@ -7,20 +7,11 @@ import subprocess
 import time
 
 import pytest
-import standins
 
 from scripts.launch.jobs import Job
 from scripts.launch.slurm import Slurm
 
 NASTY = """--config.note=it's "50%", $HOME `id` \\ (a, b)"""
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    world = standins.World(tmp_path / "world").install()
-    for name, value in world.environment.items():
-        monkeypatch.setenv(name, value)
-    return world
 
 
 @pytest.fixture

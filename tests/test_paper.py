@@ -4,12 +4,11 @@ import gzip
 import json
 import pathlib
 import shlex
-import sys
 
 import numpy as np
 import pytest
+from console import rkbench
 
-from rkbench import cli
 from rkbench.paper import plan, table1, timing, verify
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1, TIMING
@@ -27,16 +26,6 @@ RUNS = list(dict.fromkeys([*plan.table_runs(range(1, 8)), *plan.figure_runs(FIGU
 def small_data(monkeypatch):
     """Every dataset is noise with 250 examples."""
     monkeypatch.setattr(datasets, "load", lambda name, _: datasets.synthetic(name, 250))
-
-
-def rkbench(monkeypatch, *arguments):
-    """Runs the command; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["rkbench", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_the_paper_has_seven_rows_and_eighteen_figures():

@@ -1,27 +1,16 @@
 """What a report tells, against numbers computed by hand; the page itself is tested in a browser."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import report_runs
+from console import rkbench
 
-from rkbench import cli
 from rkbench.errors import UserError
 from rkbench.records import Run
 from rkbench.report import content, curves, page
 from rkbench.statistics import estimate
-
-
-def rkbench(monkeypatch, *arguments):
-    """Runs the command; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["rkbench", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def row(told, name, seed=0):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from resuming import check_resuming, log
+from resuming import SETTINGS, check_resuming, log
 
 import rkbench.group
 from configs import digits_mlp
@@ -20,14 +20,6 @@ from rkbench.train import train_and_evaluate, train_experiment
 from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
-
-SETTINGS = {
-    "total_steps": 60,
-    "eval_every_steps": 20,
-    "checkpoint_every_steps": 15,
-    "log_every_steps": 7,
-    "tensorboard": False,
-}
 
 
 def config(variant="rk4_momentum", **changes):
