@@ -8,7 +8,10 @@ would wait for each other: such decisions go through `from_primary` and `any_pro
 
 import contextlib
 import os
+import pathlib
 import sys
+import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +26,8 @@ HEARTBEAT_TIMEOUT_SECONDS = 60
 # How long the processes wait for each other at the start and at the end.
 START_TIMEOUT_SECONDS = 300
 END_TIMEOUT_SECONDS = 30
+# Network file systems may show what another machine wrote a while later.
+SHARED_TIMEOUT_SECONDS = 30
 
 
 def initialize(
@@ -84,6 +89,30 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def check_shared(path: pathlib.Path) -> None:
+    """Makes sure that every process sees the file that the first has just written.
+
+    Raises:
+      UserError: in all of them, where one does not within `SHARED_TIMEOUT_SECONDS`: they would wait
+        for each other's checkpoints for ever.
+    """
+    if jax.process_count() == 1:
+        return
+    wait_for_all(f"{path.name} is written")
+    expected = from_primary(np.uint32(_checksum(path)))
+    end = time.monotonic() + SHARED_TIMEOUT_SECONDS
+    while (seen := _checksum(path)) != expected and time.monotonic() < end:
+        time.sleep(0.2)
+    if any_process(seen != expected):
+        raise errors.UserError(
+            f"{path.parent} is not one folder that all {jax.process_count()} processes see"
+        )
+
+
+def _checksum(path: pathlib.Path) -> int:
+    return zlib.crc32(path.read_bytes()) if path.is_file() else 0
 
 
 @contextlib.contextmanager

@@ -101,6 +101,8 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
         )
     tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
     try:
+        for run in runs:
+            distributed.check_shared(run.folder / "run.json")
         with contextlib.ExitStack() as stack:
             yield [
                 stack.enter_context(contextlib.closing(RunLog(run.folder, tensorboard, writes)))

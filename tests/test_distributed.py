@@ -125,6 +125,16 @@ def test_sigterm_at_one_process_saves_in_both(whole, tmp_path):
     assert final_checksums(workdir) == final_checksums(whole)
 
 
+def test_folders_that_are_not_one_are_refused(tmp_path):
+    where = (f"--coordinator=localhost:{free_port()}", "--processes=2")
+    processes = launched(
+        [[*arguments(tmp_path / str(i)), *where, f"--process_id={i}"] for i in range(2)]
+    )
+    codes, errors = finish(processes)
+    assert codes == [2, 2], errors
+    assert all("is not one folder that all 2 processes see" in error for error in errors)
+
+
 def test_each_process_reads_its_share_of_a_streamed_batch(tmp_path):
     command = [sys.executable, ROOT / "tests" / "streamed_run.py"]
     where = f"localhost:{free_port()}"
