@@ -1,7 +1,8 @@
-"""Tables of text: aligned for a terminal, as CSV for everything else."""
+"""Tables of text: aligned for a terminal, Markdown to read, CSV for everything else."""
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 Row = Sequence[str]
@@ -13,6 +14,17 @@ def aligned(rows: Sequence[Row]) -> str:
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as Markdown, the first of them the header."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+
+
+def with_error(mean: float, standard_error: float) -> str:
+    """A mean and its standard error as "12.34 ± 0.56"; an error of NaN is left out."""
+    return f"{mean:.2f}" + ("" if math.isnan(standard_error) else f" ± {standard_error:.2f}")
 
 
 def comma_separated(rows: Sequence[Row]) -> str:

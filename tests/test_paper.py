@@ -1,9 +1,11 @@
 """The reproduction: runs as data, training what is missing, drawing, verifying from the logs."""
 
+import csv
 import gzip
 import json
 import pathlib
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from console import rkbench
 
 from rkbench.paper import plan, table1, timing, verify
 from rkbench.paper.figures import FIGURES
-from rkbench.paper.runs import TABLE_1, TIMING
+from rkbench.paper.runs import TABLE_1, TIMING, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.paper.train import train
 from rkbench.records import Run
@@ -19,7 +21,8 @@ from workloads import datasets
 
 pytestmark = pytest.mark.standard_promotion
 
-RUNS = list(dict.fromkeys([*plan.table_runs(range(1, 8)), *plan.figure_runs(FIGURES)]))
+TABLE = [run for row in TABLE_1 for run in row.runs]
+RUNS = list(dict.fromkeys([*TABLE, *plan.figure_runs(FIGURES)]))
 
 
 @pytest.fixture
@@ -128,6 +131,43 @@ def test_a_run_that_fails_stops_no_other_and_stands_in_the_table(monkeypatch, tm
     assert "| MNIST | DNN | Adam | failed: OSError: the disk is gone | 0 |" in text
     assert "| Fashion-MNIST | DNN | Adam | done | 2 |" in text
     assert "| Fashion-MNIST | DNN | RK4 | not run yet | 0 |" in text
+
+
+def test_rows_beyond_a_scale_link_a_few_steps_of_a_shrunken_model(tmp_path, small_data):
+    small, cpu = (plan.Places(tmp_path, tmp_path / "runs", scale) for scale in ("smoke", "cpu"))
+    (run, _) = TABLE_1[4].runs
+    wanted = plan.table_runs([5], "cpu")
+    assert [one.name for one in wanted] == ["cifar10_wrn-momentum-smoke", "cifar10_wrn-rk4-smoke"]
+    (without, _) = table1.lines(cpu, [5])
+    assert (without.source, without.status) == ("", "not run: beyond the scale 'cpu'")
+    # Any record will do here.
+    assert train(plan.jobs(TABLE_1[0].runs[:1], small, (0,)), small) == {}
+    record = cpu.record(shrunken(run))
+    shutil.copytree(small.record(TABLE_1[0].runs[0]), record)
+    (line, _) = table1.lines(cpu, [5])
+    assert line.status == "not run: beyond the scale 'cpu'; a few steps of a shrunken model are"
+    assert (line.n, line.source) == (0, "records/cpu/cifar10_wrn-momentum-smoke")
+    assert f"[`cifar10_wrn-momentum-smoke`]({line.source})" in table1.markdown([line], "cpu")
+
+
+def test_the_input_scalings_are_compared_in_a_table_that_is_verified(
+    monkeypatch, tmp_path, small_data, capsys
+):
+    where = ("--scale=smoke", f"--results={tmp_path}", f"--runs={tmp_path}/runs")
+    only = "--only=mnist_mlp-rk4-input_scaling_unit"
+    assert rkbench(monkeypatch, "study", only, *where) == 0
+    assert "programs compiled: 1 for 1 runs" in capsys.readouterr().err  # of two seeds
+    header, row = (tmp_path / "input_scaling.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), next(iter(csv.reader([row]))), strict=True))
+    record = Run(tmp_path / "records/smoke/mnist_mlp-rk4-input_scaling_unit")
+    best = 100 * record.outcomes("best_test_accuracy")
+    assert (cells["inputs"], cells["optimizer"], cells["seeds"]) == ("[0, 1]", "RK4", "2")
+    assert float(cells["best"]) == pytest.approx(best.mean(), rel=1e-5)
+    assert float(cells["difference"]) == pytest.approx(best.mean() - 96.88, abs=1e-3)
+    assert list(verify.verify(tmp_path)) == []
+    text = (tmp_path / "input_scaling.md").read_text()
+    (tmp_path / "input_scaling.md").write_text(text.replace("| 96.88", "| 96.98"))
+    assert len(list(verify.verify(tmp_path))) == 1
 
 
 def test_more_seeds_are_added_to_a_record(tmp_path, small_data):

@@ -14,7 +14,7 @@ import time
 from rkbench import preemption
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError, unknown
-from rkbench.paper import plan, study
+from rkbench.paper import input_scaling, plan, study
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1
 from rkbench.paper.scales import SCALES
@@ -30,12 +30,13 @@ def run(argv: list[str]) -> None:
         raise unknown("scale", arguments.scale, SCALES)
     rows = _numbers(arguments.rows, len(TABLE_1), "row") if what in ("table1", "paper") else []
     figures = _figures(what, arguments)
-    studied = study.runs() if what == "study" else []
+    studied = [*study.runs(), *input_scaling.runs()] if what == "study" else []
     results = arguments.results or pathlib.Path(
         f"{arguments.runs}/smoke-results" if arguments.scale == "smoke" else "results"
     )
     places = plan.Places(results, arguments.runs, arguments.scale)
-    wanted = [*plan.table_runs(rows), *plan.figure_runs(figures), *studied]
+    table = plan.table_runs(rows, arguments.scale)
+    wanted = [*table, *plan.figure_runs(figures), *studied]
     jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), arguments.only)
     if arguments.manifest:
         _write_manifest(jobs, arguments)

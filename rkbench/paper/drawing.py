@@ -1,11 +1,11 @@
 """Writes the table and the figures, and notes in `manifest.json` how each was made."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rkbench import errors, heatmap, plotting
-from rkbench.paper import study, table1
+from rkbench.paper import input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1
@@ -20,9 +20,8 @@ def draw_table(places: Places, rows: Iterable[int]) -> list[pathlib.Path]:
     """Writes `table1.{md,csv,tex}`."""
     rows = list(rows)
     places.results.mkdir(parents=True, exist_ok=True)
-    files = table1.write(table1.lines(places, rows), places)
     _note(places, "table1", {"scale": places.scale, "rows": rows})
-    return files
+    return _write(places, table1.texts(table1.lines(places, rows), places.scale))
 
 
 def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib.Path]:
@@ -47,12 +46,15 @@ def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib
 
 
 def draw_study(places: Places) -> list[pathlib.Path]:
-    """Writes `study.{png,pdf,csv}`, as far as there are records."""
-    records = places.records(study.runs())
-    if not records:
-        return []
-    _note(places, "study", {"scale": places.scale})
-    return heatmap.draw(study.heat_map(places.scale, records), places.results / "study")
+    """Writes `study.{png,pdf,csv}` and `input_scaling.{md,csv}`, as far as there are records."""
+    files = []
+    if records := places.records(study.runs()):
+        _note(places, "study", {"scale": places.scale})
+        files += heatmap.draw(study.heat_map(places.scale, records), places.results / "study")
+    if found := input_scaling.lines(places.records(input_scaling.runs())):
+        _note(places, "input_scaling", {"scale": places.scale})
+        files += _write(places, input_scaling.texts(found, places.scale))
+    return files
 
 
 def manifest(results: pathlib.Path) -> dict[str, Any]:
@@ -73,7 +75,17 @@ def _is_known(name: str, how: Any) -> bool:
     if name == "table1":
         rows = how.get("rows")
         return isinstance(rows, list) and all(row in range(1, len(TABLE_1) + 1) for row in rows)
-    return name == "study" or (how.get("number") in list(FIGURES) and how.get("axis") in list(AXES))
+    return name in ("study", "input_scaling") or (
+        how.get("number") in list(FIGURES) and how.get("axis") in list(AXES)
+    )
+
+
+def _write(places: Places, texts: Mapping[str, str]) -> list[pathlib.Path]:
+    files = []
+    for name, text in texts.items():
+        files.append(places.results / name)
+        files[-1].write_text(text, encoding="utf-8")
+    return files
 
 
 def _note(places: Places, name: str, how: dict[str, Any]) -> None:

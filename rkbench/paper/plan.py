@@ -8,7 +8,7 @@ from typing import Any
 
 from rkbench import errors
 from rkbench.paper.figures import FIGURES
-from rkbench.paper.runs import TABLE_1, TIMING, PaperRun
+from rkbench.paper.runs import TABLE_1, TIMING, PaperRun, shrunken
 from rkbench.paper.scales import SCALES, Size
 from rkbench.records import Run
 
@@ -71,9 +71,13 @@ class Places:
         }
 
 
-def table_runs(rows: Iterable[int]) -> list[PaperRun]:
-    """The runs behind these rows of Table 1, counted from 1."""
-    return [run for row in rows for run in TABLE_1[row - 1].runs]
+def table_runs(rows: Iterable[int], scale: str) -> list[PaperRun]:
+    """The runs behind these rows of Table 1, counted from 1; shrunken where beyond the scale."""
+    return [
+        run if SCALES[scale][run.kind].runs else shrunken(run)
+        for row in rows
+        for run in TABLE_1[row - 1].runs
+    ]
 
 
 def figure_runs(numbers: Iterable[int]) -> list[PaperRun]:

@@ -36,6 +36,11 @@ class PaperRun:
         return config.lock()
 
 
+def shrunken(run: PaperRun) -> PaperRun:
+    """A few steps of the same on a small model and real data, for where the run is too large."""
+    return PaperRun(run.config, f"{run.variant},smoke", "shrunken", run.label)
+
+
 ADAM, RK4, MOMENTUM = "Adam", "RK4", "momentum"
 ADGR, MODIFIED = "RK4 + ADGR", "RK4 + Modified-ADGR"
 DALR, RK4_MOMENTUM = "RK4 + DALR", "RK4 + momentum"

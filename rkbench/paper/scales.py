@@ -38,6 +38,7 @@ PAPER = {
     "cnn": Size({"eval_every_steps": 10}),
     "fashion_cnn": Size({"eval_every_steps": 10}),
     "large": Size(),
+    "shrunken": _NOT_RUN,
     "cifar10_mlp": Size(),
     "resnet18": Size(),
     "study": Size({**_QUIET, "eval_every_steps": 100}),
@@ -71,6 +72,7 @@ CPU = {
         "evaluated every 100 steps",
     ),
     "large": _NOT_RUN,
+    "shrunken": Size(_QUIET, (0,), "a shrunken model for a few steps on the real data"),
     "cifar10_mlp": Size(
         {**_QUIET, "total_steps": 500, "eval_every_steps": 25, "log_every_steps": 25},
         seeds=(0, 1, 2),
@@ -136,6 +138,7 @@ SMOKE = {
     "cnn": Size({**_FEW, "model.features": (2, 2), "batch_size": 8}, (0, 1), _SAYS),
     "fashion_cnn": Size({**_FEW, "model.features": (2, 2), "batch_size": 8}, (0, 1), _SAYS),
     "large": _NOT_RUN,
+    "shrunken": _NOT_RUN,
     "cifar10_mlp": Size({**_SMALL_MLP, "batch_size": 64}, (0, 1), _SAYS),
     "resnet18": Size(
         {**_FEW, "model.features": 2, "batch_size": 8, "physical_batch_size": 0}, (0,), _SAYS

@@ -3,15 +3,14 @@
 import csv
 import io
 import math
-import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from rkbench import summary
+from rkbench import summary, tables
 from rkbench.paper.plan import Places
-from rkbench.paper.runs import TABLE_1, PaperRun, Row
+from rkbench.paper.runs import TABLE_1, PaperRun, Row, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run, read_object
 from rkbench.statistics import Estimate, estimate
@@ -31,7 +30,7 @@ class Line(NamedTuple):
     paper: tuple[float, float]
     grad_evals: float  # of a seed
     seconds: float  # of training, of a seed
-    source: str  # the record's folder, below the results
+    source: str  # the folder of its record, or of its shrunken run's, below the results; "": none
 
     @property
     def difference(self) -> float:
@@ -73,8 +72,13 @@ def _line(number: int, row: Row, index: int, places: Places) -> Line:
         paper=row.paper[index],
         grad_evals=over_seeds("grad_evals").mean,
         seconds=over_seeds("seconds").mean,
-        source=f"records/{places.scale}/{run.name}",
+        source=_source(run, places),
     )
+
+
+def _source(run: PaperRun, places: Places) -> str:
+    known = places.records([run, shrunken(run)])
+    return next((f"records/{places.scale}/{name}" for name in known), "")
 
 
 def _in_percent(fraction: Estimate) -> Estimate:
@@ -93,7 +97,9 @@ def _why_not(run: PaperRun, places: Places) -> str:
     if failed.is_file():
         return f"failed: {read_object(failed, 'a note of a failure').get('error')}"
     if not SCALES[places.scale][run.kind].runs:
-        return f"not run: beyond the scale {places.scale!r}"
+        smoke = places.records([shrunken(run)])
+        note = "; a few steps of a shrunken model are" if smoke else ""
+        return f"not run: beyond the scale {places.scale!r}{note}"
     return "not run yet"
 
 
@@ -124,26 +130,21 @@ def _cells(line: Line) -> list[str]:
         str(line.n),
         _accuracy(line.best),
         _accuracy(line.final),
-        f"{line.paper[0]:.2f} ± {line.paper[1]:.2f}",
+        tables.with_error(*line.paper),
         f"{line.difference:+.2f}" if ran else "-",
         line.within if ran else "-",
         f"{line.grad_evals:,.0f}" if ran else "-",
         f"{line.seconds:,.0f}" if ran else "-",
-        f"[`{line.source.rpartition('/')[2]}`]({line.source})" if ran else "-",
+        f"[`{line.source.rpartition('/')[2]}`]({line.source})" if line.source else "-",
     ]
 
 
 def _accuracy(value: Estimate) -> str:
-    if value.n == 0:
-        return "-"
-    error = "" if math.isnan(value.standard_error) else f" ± {value.standard_error:.2f}"
-    return f"{value.mean:.2f}{error}"
+    return tables.with_error(*value[:2]) if value.n else "-"
 
 
 def markdown(found: list[Line], scale: str) -> str:
     """The table with what one has to know to read it."""
-    rows = [_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, found)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     kinds = dict.fromkeys(run.kind for row in TABLE_1 for run in row.runs)
     says = dict.fromkeys(SCALES[scale][kind].says for kind in kinds)
     reductions = "; ".join(text for text in says if text) or "none"
@@ -153,8 +154,7 @@ Scale `{scale}`. Mean ± standard error over seeds, in percent. The best accurac
 during training, which selects on the test set, as in the paper; the final one is that of the last
 step. Reductions against the paper: {reductions}. Rows that were not run say so.
 
-{table}
-"""
+{tables.markdown([_COLUMNS, *map(_cells, found)])}"""
 
 
 _NUMBERS = (
@@ -197,15 +197,10 @@ def latex(found: list[Line]) -> str:
     )
 
 
-def write(found: list[Line], places: Places) -> list[pathlib.Path]:
-    """Writes table1.md, .csv and .tex into the results."""
-    texts = {
-        "md": markdown(found, places.scale),
-        "csv": comma_separated(found),
-        "tex": latex(found),
+def texts(found: list[Line], scale: str) -> dict[str, str]:
+    """The files that show the lines: {name: what is in it}."""
+    return {
+        "table1.md": markdown(found, scale),
+        "table1.csv": comma_separated(found),
+        "table1.tex": latex(found),
     }
-    files = []
-    for suffix, text in texts.items():
-        files.append(places.results / f"table1.{suffix}")
-        files[-1].write_text(text, encoding="utf-8")
-    return files

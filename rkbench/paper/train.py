@@ -24,7 +24,7 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
     compilation.enable_cache()
     failed: dict[str, str] = {}
     waiting = [job for job in jobs if job.missing]
-    compiled = _Latest()
+    latest = _Latest()
     begin = time.monotonic()
     while waiting:
         job = waiting[0]
@@ -38,7 +38,7 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
             file=sys.stderr,
             flush=True,
         )
-        problem = _attempt(lambda together=together: _run(together, places, compiled))
+        problem = _attempt(lambda together=together: _run(together, places, latest))
         if problem is not None:
             print(f"{names} failed: {problem}", file=sys.stderr, flush=True)
         for one in together:
@@ -47,20 +47,39 @@ def train(jobs: list[Job], places: Places) -> dict[str, str]:
                 _note_failure(places.record(one.run), problem)
             else:
                 _put_away(one, places)
+    if latest.trained:
+        print(
+            f"programs compiled: {latest.compilations} for {latest.trained} runs", file=sys.stderr
+        )
     return failed
 
 
 class _Latest:
-    """The latest experiment: the next one takes over its data and programs where it can."""
+    """The latest experiment: the next one takes over its data and programs where it can.
+
+    Attributes:
+      experiment: it; None at first.
+      trained: runs so far, without those that are timed in turns.
+      compilations: programs that they compiled: one a run's optimizer, whatever the seeds.
+    """
 
     experiment: Experiment | None = None
+    trained = 0
+    compilations = 0
+
+    def train(self, job: Job, workdir: pathlib.Path) -> None:
+        """Trains a run, or goes on with it."""
+        self.experiment = Experiment.from_config(job.config(), like=self.experiment)
+        before = self.experiment.program.compilations
+        train_experiment(self.experiment, workdir)
+        self.trained += 1
+        self.compilations += self.experiment.program.compilations - before
 
 
 def _run(together: list[Job], places: Places, latest: _Latest) -> None:
     if timing_group(together[0].run) is None:
         (job,) = together
-        latest.experiment = Experiment.from_config(job.config(), like=latest.experiment)
-        train_experiment(latest.experiment, places.workdir(job.run))
+        latest.train(job, places.workdir(job.run))
     else:
         timing.interleave({places.workdir(job.run): job.config() for job in together})
 

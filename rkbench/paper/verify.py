@@ -6,12 +6,12 @@ difference is named, and the exit code is 1.
 
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rkbench import archive, heatmap, plotting
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
-from rkbench.paper import drawing, study, table1
+from rkbench.paper import drawing, input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure
 from rkbench.paper.plan import Places
 from rkbench.records import Run
@@ -44,12 +44,13 @@ def verify(results: pathlib.Path) -> Iterator[str]:
         places = Places(results, pathlib.Path(), how["scale"])
         if name == "table1":
             found = table1.lines(places, how["rows"])
-            yield from _of_file(results / "table1.csv", table1.comma_separated(found))
-            yield from _of_file(results / "table1.md", table1.markdown(found, places.scale))
-            yield from _of_file(results / "table1.tex", table1.latex(found))
+            yield from _of_files(results, table1.texts(found, places.scale))
         elif name == "study":
             found = study.heat_map(places.scale, places.records(study.runs()))
             yield from _of_file(results / "study.csv", heatmap.numbers(found))
+        elif name == "input_scaling":
+            found = input_scaling.lines(places.records(input_scaling.runs()))
+            yield from _of_files(results, input_scaling.texts(found, places.scale))
         else:
             records = places.records(FIGURES[how["number"]].runs)
             drawn = figure(how["number"], how["scale"], how["axis"], records)
@@ -73,6 +74,11 @@ def _of_record(record: Run) -> Iterator[str]:
                     f"{record.folder}: seed {entry['seed']}: {field} is {entry.get(field)!r}, "
                     f"the log says {again.get(field)!r}"
                 )
+
+
+def _of_files(results: pathlib.Path, texts: Mapping[str, str]) -> Iterator[str]:
+    for name, text in texts.items():
+        yield from _of_file(results / name, text)
 
 
 def _of_file(path: pathlib.Path, expected: str) -> Iterator[str]:
