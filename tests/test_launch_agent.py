@@ -130,6 +130,10 @@ def test_what_is_installed(without_processes):
             ),
         ],
     ]
+    # constraints.txt is still there, but belongs to what was installed before.
+    run(without_processes, source=Source("git+https://example.com/x"))
+    (*_, last) = without_processes.calls(os.path.basename(sys.executable))
+    assert last[-2:] == [f"--python={here}/venv/bin/python", "rkbench @ git+https://example.com/x"]
 
 
 def test_a_snapshot_of_a_run_that_goes_on_never_has_a_checkpoint_ahead_of_its_log(tmp_path):
