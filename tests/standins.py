@@ -277,9 +277,11 @@ def rkbench(call):
     step = saved[-1] if saved else 0
     print(f"from step {step}", flush=True)
     if "--distributed" in call.arguments and os.environ.get("JOB_COMPLETION_INDEX", "0") != "0":
-        while not (workdir / "run.json").exists():
+        for _ in range(500):
+            if (workdir / "run.json").exists():
+                return
             time.sleep(0.02)
-        return
+        sys.exit("the first has not come to its end")
     hangs = 0 if step else int(options.get("--config.hangs", 0))
     crashes = len(list(workdir.glob("crash-*")))
     while step < int(options.get("--config.total_steps", 5)) and not stopped:

@@ -17,6 +17,7 @@ from scripts.launch.source import Source
 
 def test_other_workers_join_and_send_only_what_they_print(without_processes, tmp_path, monkeypatch):
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setattr(agent, "_PATIENCE_SECONDS", 5)
     workdir = tmp_path / JOB.machine(BUCKET.url) / "workdir"
     workdir.mkdir(parents=True)
     (workdir / "run.json").write_text("{}")  # what the first has left in the end
@@ -80,6 +81,7 @@ def test_other_workers_wait_for_the_first_but_not_for_ever(
             (folder / "workdir" / "run.json").write_text("{}")
 
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setattr(agent, "_PATIENCE_SECONDS", 5)
     monkeypatch.setattr(agent.time, "sleep", sleep)
     assert run(without_processes, **options)[0] == 0
     assert slept.count(1) == 3
