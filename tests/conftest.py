@@ -1,8 +1,11 @@
 """What every test shares: strict numerics, caches of the session's own, and the real datasets."""
 
+import json
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import tempfile
 
 # Before the first import of JAX. The tests compare bits, which only the CPU promises.
@@ -11,6 +14,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 import standins
+
+from scripts.launch import agent
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,3 +79,23 @@ def world(tmp_path, monkeypatch):
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
     return world
+
+
+@pytest.fixture
+def without_processes(world, monkeypatch):
+    """gcloud and installers are called without processes, and the run is one."""
+
+    def run(arguments, input=b"", cwd=".", **_):
+        words = [os.path.basename(arguments[0]), *arguments[1:]]
+        if words[0] not in standins.NAMES:
+            with open(world.folder / "calls.jsonl", "a") as file:
+                file.write(json.dumps(words) + "\n")
+            return subprocess.CompletedProcess(arguments, 0, b"", b"")
+        code, output, error = world.call(words, input.decode(), cwd)
+        return subprocess.CompletedProcess(arguments, code, (output + error).encode(), None)
+
+    monkeypatch.setattr(agent.subprocess, "run", run)
+    monkeypatch.setattr(agent.time, "sleep", lambda _: None)
+    before = signal.getsignal(signal.SIGTERM)
+    yield world
+    signal.signal(signal.SIGTERM, before)

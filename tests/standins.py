@@ -263,7 +263,8 @@ def rkbench(call):
     """Trains: one step every 20 ms up to `--config.total_steps`; resumes; may fail.
 
     `--config.exit=CODE` ends it at once; `--config.crashes=N` does so at its second step, with code
-    1, the first N times; `--config.hangs=STEP` makes it wait there, unless it resumed.
+    1, the first N times; `--config.hangs=STEP` makes it wait there, unless it resumed. Of several
+    hosts (--distributed) the first writes, and the others end when it has.
     """
     options = dict(argument.split("=", 1) for argument in call.arguments if "=" in argument)
     workdir = pathlib.Path(options["--workdir"])
@@ -275,6 +276,12 @@ def rkbench(call):
     saved = sorted(int(path.name) for path in workdir.glob("checkpoints/*"))
     step = saved[-1] if saved else 0
     print(f"from step {step}", flush=True)
+    if "--distributed" in call.arguments and os.environ.get("JOB_COMPLETION_INDEX", "0") != "0":
+        for _ in range(500):
+            if (workdir / "run.json").exists():
+                return
+            time.sleep(0.02)
+        sys.exit("the first has not come to its end")
     hangs = 0 if step else int(options.get("--config.hangs", 0))
     crashes = len(list(workdir.glob("crash-*")))
     while step < int(options.get("--config.total_steps", 5)) and not stopped:

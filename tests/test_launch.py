@@ -16,6 +16,7 @@ from rkbench import errors
 from scripts.launch import __main__ as launch
 from scripts.launch import kit, source
 from scripts.launch.jobs import Job, read_manifest
+from scripts.launch.tpu import has_several_hosts
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "launch"
@@ -35,6 +36,7 @@ PLACES = {
         *("--output=gs://bucket/paper", "--image=example.com/rkbench:1", "--spot", "--hosts=2"),
         *("--accelerator=tpu-v5-lite-podslice", "--topology=2x4", "--chips=4"),
         *("--service-account=trainer", "--option=--context=cluster"),
+        *("--shared=/mnt/shared", "--volume=rkbench-workdirs"),
     ),
     "slurm": (
         *("--output=/shared/100% mine", "--at-once=2", "--option=--partition=gpu"),
@@ -129,6 +131,11 @@ def test_it_runs_without_jax_and_other_libraries(tmp_path):
         (["--source=https://secret@example.com/x.whl", *TRAIN], "password or token"),
         (["--source=/nowhere/x.whl", *TRAIN], "No such file"),
         (["--setup=/nowhere/x", *TRAIN], "--setup=/nowhere/x: No such file"),
+        (["--source=https://example.com/x.whl?sig=secret", *TRAIN], "password or token"),
+        (["--accelerator=v5litepod-16", *TRAIN], "--accelerator=v5litepod-16: several hosts need"),
+        (["--accelerator=v5litepod-16", *TRAIN], "with --shared=DIR"),
+        (["--shared=mnt", *TRAIN], "--shared=mnt must be an absolute path"),
+        (["--shared=/mnt/../x", *TRAIN], "--shared=/mnt/../x must be an absolute path"),
         (["--upload-seconds=1000", *TRAIN], "--silent-seconds=1800 must be at least twice"),
     ],
 )
@@ -141,6 +148,37 @@ def test_a_bad_command_line_is_one_line_and_exit_code_2(monkeypatch, capsys, arg
     assert output.err.count("\n") == 1
     assert message in output.err
     assert "secret" not in output.err + output.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hosts=2"], "--hosts=2: several hosts need one workdir that all see"),
+        (["--hosts=2", "--shared=/mnt/shared"], "--shared=DIR and --volume=CLAIM"),
+        (["--volume=claim"], "--shared=DIR and --volume=CLAIM"),
+        (["--volume=A/b", "--shared=/mnt/shared"], "--volume=A/b must be the name"),
+    ],
+)
+def test_hosts_of_gke_without_a_folder_in_common_are_refused(
+    monkeypatch, capsys, arguments, message
+):
+    good = ["--output=gs://bucket/x", "--name=run", "--image=i", "--dry-run"]
+    assert run(monkeypatch, "gke", *good, *arguments, *TRAIN) == 2
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith(f"launch: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "several"),
+    [
+        *(("v2-8", False), ("v3-32", True), ("v4-8", False), ("v5p-16", True)),
+        *(("v5litepod-8", False), ("v5litepod-16", True), ("v6e-8", False), ("v6e-64", True)),
+        ("future-1024", False),  # its machines will say
+    ],
+)
+def test_which_accelerators_have_several_hosts_by_their_name(accelerator, several):
+    assert has_several_hosts(accelerator) == several
 
 
 @pytest.mark.parametrize(

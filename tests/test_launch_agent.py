@@ -16,73 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import standins
+from machines import BUCKET, bucket_files, prepared, run, status
 
 from rkbench import checkpoint
 from scripts.launch import __main__ as launch
 from scripts.launch import agent
-from scripts.launch.bucket import Bucket
 from scripts.launch.jobs import Job
-from scripts.launch.kit import Kit
 from scripts.launch.source import Source
 
-BUCKET = Bucket("gs://bucket/paper")
 NASTY = """--config.note=it's "50%", $HOME `id` \\ (a, b)"""
-
-
-@pytest.fixture
-def without_processes(world, monkeypatch):
-    """gcloud and installers are called without processes, and the run is one."""
-
-    def run(arguments, input=b"", cwd=".", **_):
-        words = [os.path.basename(arguments[0]), *arguments[1:]]
-        if words[0] not in standins.NAMES:
-            with open(world.folder / "calls.jsonl", "a") as file:
-                file.write(json.dumps(words) + "\n")
-            return subprocess.CompletedProcess(arguments, 0, b"", b"")
-        code, output, error = world.call(words, input.decode(), cwd)
-        return subprocess.CompletedProcess(arguments, code, (output + error).encode(), None)
-
-    monkeypatch.setattr(agent.subprocess, "run", run)
-    monkeypatch.setattr(agent.time, "sleep", lambda _: None)
-    before = signal.getsignal(signal.SIGTERM)
-    yield world
-    signal.signal(signal.SIGTERM, before)
-
-
-def prepared(world, job, **options):
-    """The machine's folder with the launcher's files, as if fetched; the bucket's first object."""
-    here = world.folder / "machine"
-    here.mkdir(exist_ok=True)
-    kit = Kit(BUCKET, options.pop("source", Source()), hosts=1, **options)
-    for name, content in kit.files(job).items():
-        (here / name).write_bytes(content)
-    first = world.object(f"{BUCKET.workdir(job)}/launch.json")
-    first.parent.mkdir(parents=True, exist_ok=True)
-    first.write_text("{}")
-    return here
-
-
-def run(world, *arguments, worker=0, workers=1, **options):
-    """Runs an agent to its end; (exit code, its log, the status it left)."""
-    job = Job("run", ("--config=x", *arguments))
-    here = prepared(world, job, **options)
-    one = agent.Agent(json.loads((here / "job.json").read_text()), here, worker, workers)
-    code = one.run()
-    return code, (here / "log.txt").read_text(), status(world, job)
-
-
-def status(world, job):
-    path = world.object(f"{BUCKET.launch(job)}/status.json")
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def bucket_files(world, name="run"):
-    folder = world.object(f"{BUCKET.url}/{name}")
-    return {
-        str(path.relative_to(folder)): path.read_text()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_the_bucket_gets_the_workdir_the_log_and_the_exit_code(without_processes):
@@ -158,13 +100,16 @@ def test_the_bucket_can_be_resumed_from_wherever_an_upload_broke_off(without_pro
     assert max(saved) == (3 if passes < 2 else 8)
 
 
-def test_other_workers_join_and_send_only_what_they_print(without_processes):
-    code, _, left = run(without_processes, worker=1, workers=2)
-    assert (code, left) == (0, {})
-    assert set(bucket_files(without_processes)) == {"launch.json"}
-    ((*_, last),) = without_processes.calls("rkbench")
-    assert last == "--distributed"
-    assert list(without_processes.object(f"{BUCKET.url}/launch/run/logs").glob("*-worker-1.txt"))
+def test_without_hard_links_a_snapshot_is_a_copy(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(agent.os, "link", refuse)
+    state = tmp_path / "workdir" / "checkpoints" / "1" / "state"
+    state.parent.mkdir(parents=True)
+    state.write_text("s")
+    agent.take_snapshot(tmp_path / "workdir", tmp_path / "snapshot")
+    assert (tmp_path / "snapshot" / "checkpoints" / "1" / "state").read_text() == "s"
 
 
 def test_what_is_installed(without_processes):
@@ -185,6 +130,10 @@ def test_what_is_installed(without_processes):
             ),
         ],
     ]
+    # constraints.txt is still there, but belongs to what was installed before.
+    run(without_processes, source=Source("git+https://example.com/x"))
+    (*_, last) = without_processes.calls(os.path.basename(sys.executable))
+    assert last[-2:] == [f"--python={here}/venv/bin/python", "rkbench @ git+https://example.com/x"]
 
 
 def test_a_snapshot_of_a_run_that_goes_on_never_has_a_checkpoint_ahead_of_its_log(tmp_path):

@@ -126,6 +126,14 @@ def test_failures_are_tried_again_up_to_the_cap_and_leave_no_machine(world, life
     assert verbs(world) == ["create", "delete"] * 2
 
 
+def test_a_failure_of_what_turns_out_to_be_taken_away_is_a_preemption(world):
+    """When one of several hosts is taken away, the run ends on the others first."""
+    ends = {"state": "ACTIVE", "objects": ended(1)}
+    lives = [[RUNS, ends, PREEMPTED], [{"state": "SUSPENDING", "objects": ended(1)}], [FINISHED]]
+    assert start(world, tpu(), *lives, attempts=1) == {}
+    assert verbs(world) == ["create", "delete"] * 3
+
+
 def test_an_answer_that_fails_to_come_for_a_while_is_no_failure(world):
     gap = {"error": "UNAVAILABLE: try later"}
     assert start(world, tpu(), [RUNS, gap, gap, FINISHED], attempts=1) == {}

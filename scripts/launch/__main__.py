@@ -23,7 +23,7 @@ from scripts.launch.jobs import Job, read_manifest
 from scripts.launch.kit import Kit
 from scripts.launch.shell import CommandError
 from scripts.launch.slurm import Slurm
-from scripts.launch.tpu import TPU
+from scripts.launch.tpu import TPU, has_several_hosts
 from scripts.launch.watch import Limits, Place, run_all
 
 
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     gke.add_argument("--topology", default="1x1", help="of the TPU slice (default: %(default)s)")
     gke.add_argument("--chips", type=_positive, default=1, help="of a host (default: %(default)s)")
     gke.add_argument("--hosts", type=_positive, default=1, help="of a run (default: %(default)s)")
+    gke.add_argument("--volume", default="", help="claim of the volume to mount at --shared")
     gke.add_argument("--service-account", default="", help="of Kubernetes")
     gke.set_defaults(source=source.INSTALLED)
     places.add_parser("slurm", parents=[common], help="a job array")
@@ -102,6 +103,12 @@ def _cloudy() -> argparse.ArgumentParser:
         "--source",
         help="clone (this commit), installed, a wheel or git+https://HOST/REPOSITORY@COMMIT "
         "(default: clone on TPU VMs, installed on GKE)",
+    )
+    parser.add_argument(
+        "--shared",
+        default="",
+        metavar="DIR",
+        help="folder for workdirs that all hosts of a run see; several hosts need it",
     )
     parser.add_argument("--allow-dirty", action="store_true", help="send uncommitted changes too")
     parser.add_argument(
@@ -170,6 +177,7 @@ def _cloud(options: argparse.Namespace, jobs: list[Job]) -> dict[str, str]:
             f"--silent-seconds={options.silent_seconds:g} must be at least twice "
             f"--upload-seconds={options.upload_seconds:g}, with which a machine reports"
         )
+    _check_shared(options)
     place = _tpu(options) if options.place == "tpu" else _gke(options)
     if options.dry_run:
         _show(place, jobs, options.poll_seconds)
@@ -187,6 +195,26 @@ def _cloud(options: argparse.Namespace, jobs: list[Job]) -> dict[str, str]:
     return run_all(jobs, place, limits, _say, stop)
 
 
+def _check_shared(options: argparse.Namespace) -> None:
+    """Raises a UserError where the hosts of a run would not see one workdir."""
+    if options.place == "gke":
+        several, which = options.hosts > 1, f"--hosts={options.hosts}"
+        if bool(options.shared) != bool(options.volume):
+            raise UserError("--shared=DIR and --volume=CLAIM, which is mounted there, go together")
+        if not re.fullmatch("([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?", options.volume):
+            raise UserError(f"--volume={options.volume} must be the name of a volume's claim")
+    else:
+        several = has_several_hosts(options.accelerator)
+        which = f"--accelerator={options.accelerator}"
+    if several and not options.shared:
+        raise UserError(
+            f"{which}: several hosts need one workdir that all see; name a folder that they share "
+            "with --shared=DIR"
+        )
+    if options.shared and not re.fullmatch(r"(/(?!\.{1,2}(/|$))[^/:\x00-\x1f]+)+", options.shared):
+        raise UserError(f"--shared={options.shared} must be an absolute path, as /mnt/shared")
+
+
 def _kit(options: argparse.Namespace, hosts: int | None) -> Kit:
     return Kit(
         bucket=Bucket(options.output.rstrip("/")),
@@ -194,6 +222,7 @@ def _kit(options: argparse.Namespace, hosts: int | None) -> Kit:
         extra="tpu" if options.accelerator else "",
         setup=_setup(options),
         upload_seconds=options.upload_seconds,
+        shared=options.shared,
         hosts=hosts,
     )
 
@@ -219,6 +248,7 @@ def _gke(options: argparse.Namespace) -> Place:
         chips=options.chips,
         spot=options.spot,
         attempts=options.attempts,
+        volume=options.volume,
         service_account=options.service_account,
         options=tuple(options.option),
     )

@@ -2,7 +2,8 @@
 
 The workdir lies on the machine's disk, where locks and atomic renames are what they are, and is
 sent to the bucket every few minutes and in the end. Each start, the first or one after the machine
-was taken away, begins with what the bucket has.
+was taken away, begins with what the bucket has. Several hosts need one workdir that all see: it
+lies in a folder that they share, which outlives them, and a start goes on with what is there.
 
 Standard library of Python 3.9 only: it runs before anything is installed.
 """
@@ -17,10 +18,19 @@ import sys
 import time
 import urllib.request
 
+EXIT_BAD_INPUT = 2
 EXIT_AGAIN = 75  # EX_TEMPFAIL
-_FINAL = (0, 2)  # done; bad input
+_FINAL = (0, EXIT_BAD_INPUT)
+# How long other workers wait for the first to make a shared workdir: less than the five minutes in
+# which its run waits for theirs, so that all together find out where it is not shared.
+_PATIENCE_SECONDS = 240
+_SETUP = 'set -eo pipefail; . "$0"'  # of bash -c, before the path of the setup
 _RSYNC = ("gcloud", "storage", "rsync", "--recursive")
 _SYNC_EXACTLY = (*_RSYNC, "--delete-unmatched-destination-objects")
+
+
+class BadInput(Exception):
+    """What another attempt would not change."""
 
 
 class Agent:
@@ -34,7 +44,8 @@ class Agent:
 
     def __init__(self, job, here, worker, workers):
         self._job, self._here, self._worker, self._workers = job, here, worker, workers
-        self._workdir = here / "workdir"
+        folder = pathlib.Path(job["shared"]) if job["shared"] else here
+        self._workdir, self._snapshot = folder / "workdir", folder / "snapshot"
         self._beat = 0
         self._child = None
         self._stopped = False
@@ -48,10 +59,13 @@ class Agent:
         code = 1
         try:
             self._report()
-            self._download()
+            self._make_workdir()
             code = self._train(self._command())
             if not self._upload_at_last() and code == 0:
                 code = 1  # what the bucket does not have is not done
+        except BadInput as error:
+            self._note(f"error: {error}")
+            code = EXIT_BAD_INPUT
         except (OSError, subprocess.SubprocessError) as error:
             self._note(f"failed: {error}")
         finally:
@@ -66,10 +80,47 @@ class Agent:
         if self._child is not None:
             self._child.terminate()
 
-    def _download(self):
-        """Makes the workdir what the bucket has; fails rather than beginning from nothing."""
-        self._workdir.mkdir(exist_ok=True)
-        self._call(*_SYNC_EXACTLY, self._job["workdir"], str(self._workdir))
+    def _make_workdir(self):
+        """Makes the workdir what it was at the end of the last attempt."""
+        if self._job["shared"]:
+            self._find_shared()
+        elif self._workers > 1:
+            raise BadInput(
+                f"this machine has {self._workers} hosts, which need one workdir that all see; "
+                "name a folder that they share with --shared=DIR"
+            )
+        else:
+            self._download(self._workdir)
+
+    def _find_shared(self):
+        """Makes a shared workdir what the bucket has, unless it is there: then it is newer."""
+        if self._job["setup"]:
+            self._call("bash", "-c", _SETUP, str(self._here / "setup.sh"))  # it may mount it
+        folder = self._workdir.parent
+        if not folder.parent.is_dir():
+            raise BadInput(f"--shared={folder.parent} is no folder here; --setup must mount it")
+        if self._worker != 0:
+            self._wait_for_workdir()
+            return
+        if not self._workdir.exists():
+            folder.mkdir(exist_ok=True)
+            self._download(folder / "fetched")
+            (folder / "fetched").rename(self._workdir)  # who sees it sees all of it
+        shutil.copyfile(self._here / "job.json", self._workdir / "launch.json")
+        # A file server may hold the lock of a host that is no more. The launcher sees to it that
+        # there is one machine a run, and only its first worker takes the lock.
+        (self._workdir / ".lock").unlink(missing_ok=True)
+
+    def _wait_for_workdir(self):
+        """Returns when the first worker has made it, or may never make it here."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while not (self._workdir.exists() or self._stopped or time.monotonic() > end):
+            time.sleep(1)
+
+    def _download(self, folder):
+        """Makes the folder what the bucket has; fails rather than beginning from nothing."""
+        folder.mkdir(exist_ok=True)
+        self._call(*_SYNC_EXACTLY, self._job["workdir"], str(folder))
 
     def _command(self):
         """The run's command, after installing what it needs."""
@@ -80,8 +131,7 @@ class Agent:
         if not self._job["setup"]:
             return command
         # The setup's variables are the run's, and its process becomes the run.
-        setup = str(self._here / "setup.sh")
-        return ["bash", "-c", 'set -eo pipefail; . "$0"; exec "$@"', setup, *command]
+        return ["bash", "-c", f'{_SETUP}; exec "$@"', str(self._here / "setup.sh"), *command]
 
     def _install(self):
         """The path of rkbench, installed where it is not there yet."""
@@ -92,7 +142,7 @@ class Agent:
             extra = f"[{self._job['extra']}]" if self._job["extra"] else ""
             file = self._here / source
             requirement = f"rkbench{extra} @ {file.as_uri() if file.exists() else source}"
-            limits = ["--constraint=constraints.txt"] * (self._here / "constraints.txt").exists()
+            limits = ["--constraint=constraints.txt"] * self._job["constraints"]
             uv = (sys.executable, "-m", "uv")  # it brings the Python that rkbench needs
             self._call(sys.executable, "-m", "pip", "install", "--quiet", "uv")
             self._call(*uv, "venv", "--python=>=3.11,<3.14", str(venv))
@@ -142,7 +192,7 @@ class Agent:
         """
         if self._worker != 0:
             return
-        staged, url = self._here / "snapshot", self._job["workdir"]
+        staged, url = self._snapshot, self._job["workdir"]
         take_snapshot(self._workdir, staged)
         self._call(*_RSYNC, "--exclude=^checkpoints/", str(staged), url)
         self._call(*_RSYNC, str(staged), url)
@@ -182,7 +232,7 @@ class Agent:
 
 
 def take_snapshot(workdir, staged):
-    """Copies the workdir of a run that goes on; the checkpoints first, as hard links.
+    """Copies the workdir of a run that goes on; the checkpoints first, as hard links if may be.
 
     The log is copied after them and so knows what they know. Checkpoints that are not complete yet
     are left out; the copy is made again where a file disappeared meanwhile.
@@ -195,7 +245,7 @@ def take_snapshot(workdir, staged):
                 shutil.copytree(
                     workdir / "checkpoints",
                     staged / "checkpoints",
-                    copy_function=os.link,
+                    copy_function=_link,
                     ignore=unfinished,
                 )
             rest = shutil.ignore_patterns("checkpoints", ".lock", "*.tmp")
@@ -205,6 +255,13 @@ def take_snapshot(workdir, staged):
             if attempt == 4:
                 raise
             time.sleep(0.2)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links; a file that is gone fails below too
+        shutil.copy2(source, target)
 
 
 def find_place(job):

@@ -16,6 +16,7 @@ from scripts.launch.shell import Command, CommandError
 from scripts.launch.watch import State
 
 _CONTAINER = "train"
+_VOLUME = "shared"
 _KEPT_SECONDS = 7 * 24 * 3600  # of a JobSet that is over while no launcher is there to delete it
 _SPOT = "cloud.google.com/gke-spot"
 _EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
@@ -33,6 +34,7 @@ class GKE:
       chips: TPU chips of one host.
       spot: on nodes that may be taken away at any time.
       attempts: failures after which a run is given up.
+      volume: the claim of a volume that is mounted at the kit's `shared` folder; "" for none.
       service_account: of Kubernetes, with access to the bucket; "" for the namespace's default.
       options: further flags of every kubectl, as --context=... or --namespace=...
     """
@@ -44,6 +46,7 @@ class GKE:
     chips: int
     spot: bool
     attempts: int
+    volume: str = ""
     service_account: str = ""
     options: tuple[str, ...] = ()
 
@@ -154,6 +157,10 @@ class GKE:
         }
         if self.service_account:
             pod["serviceAccountName"] = self.service_account
+        if self.volume:
+            claim = {"claimName": self.volume}
+            pod["volumes"] = [{"name": _VOLUME, "persistentVolumeClaim": claim}]
+            container["volumeMounts"] = [{"name": _VOLUME, "mountPath": self.kit.shared}]
         if self.accelerator:
             container["resources"] = {"limits": {"google.com/tpu": self.chips}}
             nodes["cloud.google.com/gke-tpu-accelerator"] = self.accelerator

@@ -23,6 +23,8 @@ class Kit:
       extra: of rkbench, for the accelerator, as "tpu"; "" for none.
       setup: lines of bash before the run, in the same shell.
       upload_seconds: between two uploads of the workdir: the most that a sudden death can lose.
+      shared: a folder that all hosts of a run see and that outlives them, for the workdir; "" for
+        the machine's own disk.
       hosts: workers of one run; None where the machine's metadata says it.
     """
 
@@ -31,6 +33,7 @@ class Kit:
     extra: str = ""
     setup: str = ""
     upload_seconds: float = 300
+    shared: str = ""
     hosts: int | None = None
 
     def files(self, job: Job) -> dict[str, bytes]:
@@ -42,9 +45,11 @@ class Kit:
             "launch": self.bucket.launch(job),
             "source": self.source.requirement,
             "commit": self.source.commit,
+            "constraints": "constraints.txt" in self.source.files,
             "extra": self.extra,
             "setup": bool(self.setup),
             "upload_seconds": self.upload_seconds,
+            "shared": f"{self.shared}/{job.machine(self.bucket.url)}" if self.shared else "",
             "hosts": self.hosts,
         }
         files = {"job.json": json.dumps(order, indent=1).encode() + b"\n"}

@@ -49,7 +49,7 @@ def find(text: str, allow_dirty: bool = False, clone: pathlib.Path = ROOT) -> So
             f"--source={text} must be {CLONE!r} (this clone's commit), {INSTALLED!r} (the machines "
             "have rkbench), a wheel, or a URL for pip as git+https://HOST/REPOSITORY@COMMIT"
         )
-    if url.password or (url.username and url.scheme == "https"):
+    if url.password or (url.username and url.scheme == "https") or url.query:
         raise UserError("--source has a password or token in its URL, which would end up in files")
     commit = re.search("@([0-9a-f]{40})$", text)
     return Source(text, {}, commit[1] if commit else "")

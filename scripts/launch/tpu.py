@@ -6,6 +6,7 @@ it has to say it writes to the bucket. There is no SSH session that could break 
 
 import dataclasses
 import pathlib
+import re
 
 from scripts.launch.jobs import Job
 from scripts.launch.kit import Kit
@@ -33,6 +34,12 @@ _STATES = {
     "FAILED": State.FAILED,
     "DELETING": State.FAILED,
 }
+
+
+def has_several_hosts(accelerator: str) -> bool:
+    """Whether the name alone says so: no host of these kinds has more than 8 cores or chips."""
+    size = re.fullmatch(r"v(?:2|3|4|5p|5litepod|6e)-([0-9]+)", accelerator)
+    return size is not None and int(size[1]) > 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -196,7 +196,7 @@ class _Watch:
             if state is State.DONE:
                 code = 0
             if state is State.DONE or (code is not None and not self._place.restarts):
-                return self._judge(code)
+                return self._judge(code, state)
             if state is State.PREEMPTED:
                 raise _Preempted("the machine was taken away")
             if state is State.FAILED and self._place.restarts:
@@ -224,13 +224,19 @@ class _Watch:
             return {}
         return status if isinstance(status, dict) else {}
 
-    def _judge(self, code: Any) -> None:
+    def _judge(self, code: Any, state: State | None) -> None:
         """Raises what the exit code of a run that is over means."""
         if code == EXIT_BAD_INPUT:
             raise _Hopeless(self._words(code))
         if code == EXIT_AGAIN:
             raise _Preempted("the run was told to stop, and has saved")
         if code:
+            # One host that is taken away ends the run on the others, before the cloud says so.
+            if state is not State.PREEMPTED:
+                self._sleep()
+                state = self._look()
+            if state is State.PREEMPTED:
+                raise _Preempted("the machine was taken away")
             raise _Failed(self._words(code))
         record = self._patiently(lambda: read_json(self._place.bucket.record(self._job)))
         if not self._job.is_finished(record):
