@@ -10,6 +10,8 @@ import tempfile
 
 # Before the first import of JAX. The tests compare bits, which only the CPU promises.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of their time is LLVM's: they compile much and compute little.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest

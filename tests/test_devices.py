@@ -15,7 +15,7 @@ TOLERANCE = 2e-5
 
 
 def _start():
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="session")

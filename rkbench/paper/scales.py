@@ -53,16 +53,16 @@ CPU = {
     "full_batch": Size(
         {
             **_QUIET,
-            "train_examples": 1_000,
-            "train_eval_size": 1_000,
-            "total_steps": 500,
+            "train_examples": 500,
+            "train_eval_size": 500,
+            "total_steps": 300,
             "physical_batch_size": 0,
             "eval_every_steps": 10,
             "log_every_steps": 10,
             "checkpoint_every_steps": 100,
         },
         seeds=(0, 1, 2),
-        says="reduced: the first 1,000 of 60,000 training images as the full batch, 500 steps",
+        says="reduced: the first 500 of 60,000 training images as the full batch, 300 steps",
     ),
     "cnn": Size({**_QUIET, "eval_every_steps": 100}, (0, 1), "evaluated every 100 steps"),
     # Chunks of 16 are for two runs side by side, a core each; the same gradient.
@@ -74,9 +74,9 @@ CPU = {
     "large": _NOT_RUN,
     "shrunken": Size(_QUIET, (0,), "a shrunken model for a few steps on the real data"),
     "cifar10_mlp": Size(
-        {**_QUIET, "total_steps": 500, "eval_every_steps": 25, "log_every_steps": 25},
-        seeds=(0, 1, 2),
-        says="reduced: 500 of 50,000 steps",
+        {**_QUIET, "total_steps": 200, "eval_every_steps": 10, "log_every_steps": 10},
+        seeds=(0, 1),
+        says="reduced: 200 of 50,000 steps",
     ),
     "resnet18": Size(
         {
