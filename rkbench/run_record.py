@@ -132,6 +132,14 @@ class Workdir:
             )
         return record
 
+    def check_data(self, data: Record) -> None:
+        """Raises a UserError where the run has begun on other data than these."""
+        recorded = self.record.get("data")
+        if recorded and (differing := differences(recorded, plain(data))):
+            raise errors.UserError(
+                f"{self.folder} was begun on other data; they differ in {'; '.join(differing)}"
+            )
+
     def write(self, **changes: Any) -> None:
         """Changes fields of the record and writes it."""
         self.record |= changes
