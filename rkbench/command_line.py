@@ -29,18 +29,23 @@ def user_errors() -> Iterator[None]:
     """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74."""
     try:
         yield
-    except errors.UserError as error:
-        _end(error, EXIT_USER_ERROR)
-    except OSError as error:
-        _end(error, EXIT_IO_ERROR)
+    except (errors.UserError, OSError) as error:
+        _end(error)
 
 
-def _end(error: Exception, code: int) -> NoReturn:
+def exit_code(error: Exception) -> int:
+    """What a process ends with: 2 for bad input, 74 where a file failed, 1 for anything else."""
+    if isinstance(error, errors.UserError):
+        return EXIT_USER_ERROR
+    return EXIT_IO_ERROR if isinstance(error, OSError) else 1
+
+
+def _end(error: Exception) -> NoReturn:
     message = " ".join(str(error).split())
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]} ..."
     print(f"rkbench: error: {message}", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(exit_code(error))
 
 
 class Parser(argparse.ArgumentParser):

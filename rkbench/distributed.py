@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rkbench import errors
+from rkbench import command_line, errors
 
 # A process that has been silent for so long is taken for dead, and the others end.
 HEARTBEAT_TIMEOUT_SECONDS = 60
@@ -139,7 +139,7 @@ def failing_at_once() -> Iterator[None]:
                 file=sys.stderr,
                 flush=True,
             )
-        os._exit(2 if isinstance(error, errors.UserError) else 1)
+        os._exit(command_line.exit_code(error))
 
 
 def wait_for_all(where: str) -> None:

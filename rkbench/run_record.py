@@ -132,6 +132,14 @@ class Workdir:
             )
         return record
 
+    def check_data(self, data: Record) -> None:
+        """Raises a UserError where the run has begun on other data than these."""
+        recorded = self.record.get("data")
+        if recorded and (differing := differences(recorded, plain(data))):
+            raise errors.UserError(
+                f"{self.folder} was begun on other data; they differ in {'; '.join(differing)}"
+            )
+
     def write(self, **changes: Any) -> None:
         """Changes fields of the record and writes it."""
         self.record |= changes
@@ -150,15 +158,23 @@ _FOLDERS = ("checkpoints", "tensorboard")
 
 
 def _check_entries(folder: pathlib.Path) -> None:
-    """Raises a UserError where something of another kind has the place of a file or folder."""
+    """Raises a UserError where something of another kind has the place of a file or folder.
+
+    And where one cannot be written: better now than at the first checkpoint.
+    """
     checkpoints = folder / "checkpoints"
     groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
-    for path in (*(folder / name for name in _FOLDERS), *groups):
-        if os.path.lexists(path) and not path.is_dir():
+    folders = [path for path in (*(folder / n for n in _FOLDERS), *groups) if os.path.lexists(path)]
+    files = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
+    for path in folders:
+        if not path.is_dir():
             raise errors.UserError(f"{path} is in the way: it must be a folder")
-    for path in (folder / name for name in _FILES):
-        if os.path.lexists(path) and not path.is_file():
+    for path in files:
+        if not path.is_file():
             raise errors.UserError(f"{path} is in the way: it must be a file")
+    for path in (folder, *folders, *files):
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise errors.UserError(f"workdir {folder} cannot be written: {path} is read-only")
 
 
 def _locked(folder: pathlib.Path):

@@ -91,11 +91,14 @@ def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:
 @contextlib.contextmanager
 def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[RunLog]]:
     """Gives the runs' logs, and keeps in their records what goes on and how it ends."""
+    data = experiment.workload.provenance
+    for run in runs:
+        run.check_data(data)
     for run in runs:
         run.write(
             **environment(),
             status="running",
-            data=experiment.workload.provenance,
+            data=data,
             compiled_loops=experiment.loop,
             seeds=run.record.get("seeds", []),
         )

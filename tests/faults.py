@@ -13,6 +13,8 @@ from rkbench.evaluate import Evaluator
 from rkbench.run_log import RunLog
 from rkbench.train_step import Program
 
+ANYBODY = 65534  # "nobody": a user who owns nothing
+
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -71,6 +73,11 @@ def terminate_in_native_code():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # a minute, without the interpreter lock
 
 
+def as_anybody():
+    """From the first look at the workdir on, root may not write everywhere either."""
+    at_call(run_record, "_check_entries", 1, before=lambda: os.geteuid() or os.setuid(ANYBODY))
+
+
 def full_disk():
     """No file can grow any more."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
@@ -105,5 +112,6 @@ FAULTS = KILLS | {
         Checkpoints, "save", call, None, terminate
     ),
     "SIGTERM in compilation": terminate_in_compilation,
+    "no privileges": as_anybody,
     "full disk": lambda call: at_call(Checkpoints, "save", call, full_disk),
 }

@@ -12,13 +12,14 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
 import numpy as np
 import pytest
 import resuming
-from faults import KILLS
+from faults import ANYBODY, KILLS
 from resuming import Killed, contents, final_checksums, interrupt, log, outcomes
 
 from configs import digits_mlp
@@ -160,6 +161,42 @@ def test_a_full_disk_ends_the_run_with_74_and_room_lets_it_go_on(tmp_path, comma
     assert saved in ([], ["15"])  # the first may be unfinished when the disk becomes full
     assert command(tmp_path)[0] == 0
     check_same(tmp_path, uninterrupted)
+
+
+@pytest.fixture
+def passable():
+    """A folder that every user can look into: pytest's own are its user's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield pathlib.Path(folder)
+
+
+def test_a_workdir_that_cannot_be_written(passable, command, uninterrupted):
+    try:
+        subprocess.run(["true"], user=ANYBODY if os.geteuid() == 0 else None, check=True)
+    except OSError as error:
+        pytest.skip(f"root writes everywhere, and cannot be another user here: {error}")
+    workdir, new = passable / "run", passable / "new"
+    assert command(workdir, "between steps", call=4)[0] == -signal.SIGKILL
+    for path in (workdir, *workdir.rglob("*")):
+        path.chmod(0o777)
+    before = contents(workdir)
+    for part in (".", "checkpoints/seed-0", "metrics.jsonl"):
+        closed = workdir / part
+        closed.chmod(0o555)
+        result = command(workdir, "no privileges")
+        closed.chmod(0o777)
+        error = f"rkbench: error: workdir {workdir} cannot be written: {closed} is read-only\n"
+        assert result == (2, error)
+        assert contents(workdir) == before
+    passable.chmod(0o555)
+    code, output = command(new, "no privileges")
+    passable.chmod(0o777)
+    assert (code, output.count("\n")) == (2, 1), output
+    assert f"workdir {new} cannot be written: Permission denied" in output
+    assert not new.exists()
+    assert command(workdir)[0] == 0
+    check_same(workdir, uninterrupted)
 
 
 # In this process

@@ -130,7 +130,7 @@ def test_worker_processes_change_nothing_and_report_errors(folder, copied, monke
     shards = list(copied.glob("*train*"))
     for shard in shards:
         shard.unlink()
-    with pytest.raises(UserError, match="record"):
+    with pytest.raises(OSError, match=r"train\S*: record \d cannot be read"):
         take(stream, 1, 0, 0, 4)
 
 
@@ -234,13 +234,14 @@ def test_file_with_another_number_of_records_is_named(copied):
 
 
 def test_damaged_record_is_named(copied):
+    damaged = Records(copied, "train")  # opening a damaged file would fail
     shard = copied / "imagenet2012-train.array_record-00001"
     content = bytearray(shard.read_bytes())
-    for at in range(200, 40_000, 50):  # the records; what follows describes the file
-        content[min(at, len(content) // 3)] ^= 0xFF
+    for at in range(200, len(content), 50):
+        content[at] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(UserError, match=r"array_record-00001: (record \d|short or damaged)"):
-        [Records(copied, "train")[i] for i in range(EXAMPLES)]
+    with pytest.raises(OSError, match=r"array_record-00001: record \d cannot be read"):
+        [damaged[i] for i in range(EXAMPLES)]
 
 
 def test_foreign_record_is_named():

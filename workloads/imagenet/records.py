@@ -4,6 +4,7 @@ TFDS finds the files and gives the format of a record; TensorFlow is not importe
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -93,7 +94,8 @@ class Records:
       folder: as `locate` gives it.
       split: "train" or "validation".
 
-    Raises UserError with the file that is wrong, or with the splits there are.
+    Raises UserError with the file that is wrong, or with the splits there are. A record that cannot
+    be read later, because its file was changed or its disk is gone, is an OSError.
     """
 
     def __init__(self, folder: Path, split: str):
@@ -112,7 +114,9 @@ class Records:
         try:
             record = self._source[index]
         except Exception as error:  # array_record and riegeli raise what they like
-            raise UserError(f"{self.where(index)} cannot be read: {error}") from error
+            raise OSError(f"{self.where(index)} cannot be read: {error}") from error
+        if not record:  # what array_record gives for a record beyond the end of the file
+            raise OSError(f"{self.where(index)} cannot be read: the file is shorter than it was")
         return parse(record, self.where(index))
 
     def labelled(self, index: int) -> Example:
@@ -133,7 +137,7 @@ class Records:
             index -= length
         raise IndexError(index)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Tells a subset, or another preparation, from the whole: the shards' names and sizes."""
         digest = hashlib.sha256()
