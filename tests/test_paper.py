@@ -145,7 +145,7 @@ def test_rows_beyond_a_scale_link_a_few_steps_of_a_shrunken_model(tmp_path, smal
     record = cpu.record(shrunken(run))
     shutil.copytree(small.record(TABLE_1[0].runs[0]), record)
     (line, _) = table1.lines(cpu, [5])
-    assert line.status == "not run: beyond the scale 'cpu'; a few steps of a shrunken model are"
+    assert line.status == "not run: beyond the scale 'cpu'; its smoke run is linked"
     assert (line.n, line.source) == (0, "records/cpu/cifar10_wrn-momentum-smoke")
     assert f"[`cifar10_wrn-momentum-smoke`]({line.source})" in table1.markdown([line], "cpu")
 

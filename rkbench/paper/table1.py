@@ -98,7 +98,7 @@ def _why_not(run: PaperRun, places: Places) -> str:
         return f"failed: {read_object(failed, 'a note of a failure').get('error')}"
     if not SCALES[places.scale][run.kind].runs:
         smoke = places.records([shrunken(run)])
-        note = "; a few steps of a shrunken model are" if smoke else ""
+        note = "; its smoke run is linked" if smoke else ""
         return f"not run: beyond the scale {places.scale!r}{note}"
     return "not run yet"
 
