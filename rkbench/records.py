@@ -97,6 +97,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     record = read_object(path, "a run record")
     mistakes = _mistakes(record, {name: _RECORD[name] for name in _RECORD if name in record})
     if not mistakes:
+        mistakes += _config_mistakes(record.get("config", {}))
         data = record.get("data") or {}
         mistakes += _mistakes(data, _SUBSET) if data.get("subset") else []
         for entry in record.get("seeds", []):
@@ -104,6 +105,18 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     if mistakes:
         raise errors.UserError(f"{path} is not a run record: see its {', '.join(mistakes)}")
     return record
+
+
+def _config_mistakes(config: Mapping[str, Any]) -> list[str]:
+    """What is read of a config beside its comparison; a field may be missing."""
+    optimizer = config.get("optimizer", {})
+    if not isinstance(optimizer, dict) or not isinstance(optimizer.get("name", ""), str):
+        return ["config.optimizer"]
+    return [
+        f"config.{name}"
+        for name, kind in {"seeds": list, "workload": str}.items()
+        if not isinstance(config.get(name, kind()), kind)
+    ]
 
 
 def _mistakes(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:

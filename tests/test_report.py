@@ -206,3 +206,17 @@ def test_a_page_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write("", tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("field", "junk"),
+    [("seeds", 7), ("optimizer", {"name": []}), ("workload", {}), ("optimizer", 1)],
+)
+def test_a_record_with_a_config_that_is_none_is_left_out(tmp_path, field, junk):
+    report_runs.write_run(tmp_path / "sound")
+    record = report_runs.write_run(tmp_path / "none")
+    report_runs.rewrite(tmp_path / "none", config=record["config"] | {field: junk})
+    told = content.content([tmp_path], 1_000)
+    assert [row["name"] for row in told["rows"]] == [f"{tmp_path.name}/sound"]
+    (left_out,) = told["omissions"]
+    assert f"is not a run record: see its config.{field}" in left_out
