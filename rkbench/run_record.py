@@ -81,13 +81,21 @@ def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
 
 def write_json(path: pathlib.Path, content: Record) -> None:
     """Replaces the file in one step: a reader or a crash sees the old content or the new."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """As `write_json`; where it fails, nothing is left behind."""
     temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Workdir:

@@ -1,5 +1,6 @@
 """What a report tells, against numbers computed by hand; the page itself is tested in a browser."""
 
+import errno
 import json
 
 import numpy as np
@@ -206,6 +207,22 @@ def test_a_page_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write("", tmp_path / "file" / "report.html")
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    from rkbench.report import write
+
+    file = tmp_path / "report.html"
+    write("old", file)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):  # exit code 74
+        write("new", file)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert file.read_text() == "old"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ performance profiles and the differences of their configs. Long curves are thinn
 """
 
 import argparse
+import errno
 import pathlib
 import sys
 import time
@@ -55,13 +56,18 @@ def run(argv: list[str]) -> None:
 
 
 def write(text: str, output: pathlib.Path) -> None:
-    """Writes the page.
+    """Writes the page, whole or not at all.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: there can be no such file.
+      OSError: the disk is full, or the like.
     """
+    from rkbench.run_record import write_text
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        write_text(output, text)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
