@@ -220,7 +220,7 @@ def environment() -> Record:
 
 
 def source_commit() -> tuple[str | None, bool | None]:
-    """The commit of the source tree and whether it has uncommitted changes.
+    """The commit of the source tree and whether it has uncommitted changes outside results/.
 
     Where the source is not a git repository, RKBENCH_COMMIT tells both, as "1a2b3c" or
     "1a2b3c-dirty": whoever installed it on another machine knew. None where nobody does.
@@ -235,7 +235,7 @@ def source_commit() -> tuple[str | None, bool | None]:
     try:
         if pathlib.Path(git("rev-parse", "--show-toplevel")) != pathlib.Path(__file__).parents[1]:
             return _told_commit()  # installed inside somebody else's repository
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results"))
     except (OSError, subprocess.SubprocessError):
         return _told_commit()
 
