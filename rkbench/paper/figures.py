@@ -70,7 +70,11 @@ def _learning_curves(about: str, runs: Iterable[PaperRun]) -> FigureSpec:
         "test accuracy": "test/accuracy",
     }
     return FigureSpec(
-        about, tuple(PanelSpec(title, metric, runs) for title, metric in metrics.items())
+        about,
+        tuple(
+            PanelSpec(title, metric, runs, log_y=metric.endswith("loss"))
+            for title, metric in metrics.items()
+        ),
     )
 
 
