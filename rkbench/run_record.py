@@ -235,7 +235,8 @@ def source_commit() -> tuple[str | None, bool | None]:
     try:
         if pathlib.Path(git("rev-parse", "--show-toplevel")) != pathlib.Path(__file__).parents[1]:
             return _told_commit()  # installed inside somebody else's repository
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results"))
+        code = ("--", ":/", ":(top,exclude)results")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", *code))
     except (OSError, subprocess.SubprocessError):
         return _told_commit()
 
