@@ -42,10 +42,10 @@ def _help() -> str:
 def main() -> None:
     """Runs the sub-command that the command line names."""
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return
     with command_line.user_errors():
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(_help())
+            return
         if arguments[0] not in _COMMANDS:
             raise errors.unknown("command", arguments[0], _COMMANDS)
         module, _ = _COMMANDS[arguments[0]]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import runpy
+import select
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -17,6 +18,7 @@ from rkbench import errors
 
 EXIT_USER_ERROR = 2
 EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
+EXIT_BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 
 _LONGEST_MESSAGE = 1000  # characters
 
@@ -26,11 +28,32 @@ _INSTALLED = pathlib.Path(configs.__file__).parent
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74."""
+    """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74.
+
+    Where nobody reads stdout any more, as after `| head`, the command ends without a word.
+    """
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # as --help ends
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except (errors.UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(EXIT_BROKEN_PIPE)
         _end(error)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe without a reader; what is still to be written there is dropped."""
+    stdout = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(stdout, 0)  # errors are told without being asked for
+    gone = bool(poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return gone
 
 
 def exit_code(error: Exception) -> int:

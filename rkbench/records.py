@@ -48,7 +48,19 @@ class Curve:
     values: np.ndarray
 
 
-_RECORD = {"config": dict, "data": dict, "logs": dict, "parts": list, "seeds": list, "status": str}
+_ORIGIN = {
+    "command": list,
+    "started": str,
+    "host": dict,
+    "devices": list,
+    "commit": str,
+    "dirty": bool,
+    "versions": dict,
+}
+_RECORD = _ORIGIN | {
+    **{"config": dict, "data": dict, "logs": dict, "parts": list, "seeds": list, "status": str}
+}
+_PART = _ORIGIN | {"seeds": list}
 _SEED = {
     "seed": int,
     "status": str,
@@ -66,7 +78,10 @@ _SUBSET = {
     "test_examples": int,
     "full_test_examples": int,
 }
-_CAN_BE_NULL = ("data", "best_test_accuracy", "best_test_step", "final_test_accuracy")
+_CAN_BE_NULL = (
+    *("data", "commit", "dirty"),
+    *("best_test_accuracy", "best_test_step", "final_test_accuracy"),
+)
 
 
 def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
@@ -95,13 +110,15 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise errors.UserError(f"{path.parent} holds no run: there is no {path.name}")
     record = read_object(path, "a run record")
-    mistakes = _mistakes(record, {name: _RECORD[name] for name in _RECORD if name in record})
+    mistakes = _mistakes_in_known(record, _RECORD)
     if not mistakes:
         mistakes += _config_mistakes(record.get("config", {}))
         data = record.get("data") or {}
         mistakes += _mistakes(data, _SUBSET) if data.get("subset") else []
         for entry in record.get("seeds", []):
             mistakes += _mistakes(entry, _SEED) if isinstance(entry, dict) else ["seeds"]
+        for part in record.get("parts", []):
+            mistakes += _mistakes_in_known(part, _PART) if isinstance(part, dict) else ["parts"]
     if mistakes:
         raise errors.UserError(f"{path} is not a run record: see its {', '.join(mistakes)}")
     return record
@@ -117,6 +134,11 @@ def _config_mistakes(config: Mapping[str, Any]) -> list[str]:
         for name, kind in {"seeds": list, "workload": str}.items()
         if not isinstance(config.get(name, kind()), kind)
     ]
+
+
+def _mistakes_in_known(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
+    """The same of fields that may also be missing."""
+    return _mistakes(fields, {name: kind for name, kind in types.items() if name in fields})
 
 
 def _mistakes(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:

@@ -135,6 +135,20 @@ def test_commands_that_only_print_import_nothing_heavy(arguments, shown):
     assert result.stderr.endswith("imported: []\n")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [(), ("list",), ("train", "--help")])
+def test_a_reader_that_has_gone_is_no_error(arguments, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = [sys.executable, "-m", "rkbench.cli", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    result = subprocess.run(
+        run, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
 def test_an_unknown_command(tmp_path):
     result = command("rkbench.cli", "trian")
     assert result.returncode == 2

@@ -122,6 +122,12 @@ def test_a_cache_entry_is_used_as_long_as_it_is_whole(cache):
     assert [path for path in cache.iterdir() if path.suffix != ".npz"] == []
 
 
+def test_a_cache_that_cannot_be_read_only_costs_time(cache):
+    (cache / "key-0.npz").mkdir(parents=True)  # root may read any file, but no folder
+    assert same(array_cache.cached("key", lambda: {"a": np.ones(3)}), {"a": np.ones(3)})
+    assert len(list(cache.glob("key-*.npz"))) == 2
+
+
 def test_a_cached_pickle_is_not_loaded(cache):
     buffer = io.BytesIO()
     np.savez(buffer, a=np.array([object()], dtype=object))

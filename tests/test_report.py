@@ -227,6 +227,20 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("field", "junk"),
+    [("commit", 7), ("host", "x"), ("versions", [1]), ("parts", [3]), ("parts", [{"host": 1}])],
+)
+def test_a_record_that_does_not_tell_where_it_is_from_is_left_out(tmp_path, field, junk):
+    report_runs.write_run(tmp_path / "sound")
+    report_runs.write_run(tmp_path / "odd")
+    report_runs.rewrite(tmp_path / "odd", **{field: junk})
+    told = content.content([tmp_path], 1_000)
+    assert [row["name"] for row in told["rows"]] == [f"{tmp_path.name}/sound"]
+    (left_out,) = told["omissions"]
+    assert "is not a run record" in left_out
+
+
+@pytest.mark.parametrize(
+    ("field", "junk"),
     [("seeds", 7), ("optimizer", {"name": []}), ("workload", {}), ("optimizer", 1)],
 )
 def test_a_record_with_a_config_that_is_none_is_left_out(tmp_path, field, junk):

@@ -29,14 +29,17 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     """The arrays kept under `key` (usable in a file name), made by `make()` where there are none.
 
     An entry that does not match its checksum is removed and made again. A cache that cannot be
-    written costs only time: the arrays are returned all the same, with a warning.
+    read or written costs only time: the arrays are returned all the same, with a warning.
     """
     for path in folder().glob(f"{key}-*.npz"):
-        arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
-        if arrays is not None:
-            return arrays
-        logging.warning("cached dataset %s is damaged; making it again", path)
-        path.unlink(missing_ok=True)
+        try:
+            arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
+            if arrays is not None:
+                return arrays
+            logging.warning("cached dataset %s is damaged; making it again", path)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            logging.warning("cannot use the cached dataset %s: %s", path, error)
     arrays = make()
     try:
         _write(key, arrays)
