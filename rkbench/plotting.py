@@ -23,6 +23,8 @@ from rkbench.statistics import band
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 
+SKIPPED = 0.1  # of the points, as a rule for accuracies: see `Panel.skipped`
+
 
 class Drawn(Protocol):
     """What a panel can draw, as `records.Run`."""
@@ -45,7 +47,8 @@ class Panel:
       title: above it.
       metric: a key of `records.METRICS`.
       curves: label -> run, or whatever has its curves.
-      limits: of the vertical axis, in units of the metric; None for those of the data.
+      skipped: share of a curve's points; the vertical axis begins where the lowest curve had got
+        by then, so that curves which rise fast at first are told apart later. 0: it shows all.
       log_y: whether the vertical axis is logarithmic.
     """
 
@@ -53,7 +56,7 @@ class Panel:
     metric: str
     curves: Mapping[str, Drawn]
     axis: str = "step"
-    limits: tuple[float, float] | None = None
+    skipped: float = 0.0
     log_y: bool = False
 
 
@@ -160,9 +163,24 @@ def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
     axes.set_xlabel(AXES[panel.axis])
     axes.set_ylabel(METRICS[panel.metric])
     axes.set_yscale("log" if panel.log_y else "linear")
-    if panel.limits is not None:
-        axes.set_ylim(*panel.limits)
+    if panel.skipped:
+        axes.set_ylim(*limits(panel))
     finish(axes, panel.metric)
+
+
+def limits(panel: Panel) -> tuple[float, float]:
+    """The vertical axis of a panel with skipped points, in units of the metric.
+
+    From a little below the lowest mean after them to a little above the highest band.
+    """
+    bands = [band(run.curve(panel.metric).values) for run in panel.curves.values()]
+    bands = [(mean, error) for mean, error in bands if mean.size]
+    if not bands:
+        return 0.0, 1.0
+    bottom = min(mean[int(panel.skipped * (len(mean) - 1))] for mean, _ in bands)
+    top = max(np.nanmax(mean + error) for mean, error in bands)
+    margin = 0.05 * (top - bottom) or 0.01
+    return bottom - margin, top + margin
 
 
 def finish(axes: Any, metric: str) -> None:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from rkbench import metrics, summary
 from rkbench.errors import UserError
-from rkbench.plotting import Figure, Panel, draw
+from rkbench.plotting import Figure, Panel, draw, limits
 from rkbench.records import Run
 from rkbench.statistics import band, estimate, percent
 
@@ -99,6 +99,16 @@ def test_a_band_leaves_out_what_a_seed_did_not_reach():
     mean, error = band(values)
     np.testing.assert_allclose(mean, [3, 3, 4])
     np.testing.assert_allclose(error, [stats.sem([1, 3, 5]), stats.sem([2, 4]), 0])
+
+
+def test_a_panel_may_begin_at_what_was_reached_after_the_skipped_points(run):
+    means = np.array([0.15, 2.3 / 3, 2 / 3, 0.8])
+    errors = np.std(list(ACCURACIES.values()), axis=0, ddof=1) / np.sqrt(3)
+    for skipped, first in ((0.1, 0), (0.34, 1), (0.67, 2)):
+        low, high = limits(Panel("", "test/accuracy", {"one": run}, skipped=skipped))
+        bottom, top = means[first], max(means + errors)
+        margin = 0.05 * (top - bottom)
+        assert (low, high) == pytest.approx((bottom - margin, top + margin))
 
 
 def test_a_figure_draws_and_lists_what_it_draws(run, tmp_path):

@@ -3,11 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from rkbench.plotting import Figure, Panel
 from rkbench.records import AXES, Curve, aligned, columns
-from rkbench.scoring import Score, Setting, lower_is_better
+from rkbench.scoring import Score, Setting
 
 SKIPPED = 0.25  # of the points: the vertical axis begins at what was reached by then
 
@@ -35,27 +33,15 @@ def figure(scores: Sequence[Score]) -> Figure:
     curves = {one.setting.method: SettingCurves(one.setting) for one in scores}
     counts = sorted({len(one.setting.logs) for one in scores})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    log_y = metric.endswith("loss")
-    limits = None if log_y else _limits(curves, metric)
+    skipped = SKIPPED if metric.endswith("accuracy") else 0.0
+    began = " The vertical axis begins at what all had reached after a quarter." if skipped else ""
     return Figure(
         tuple(
-            Panel(f"against {label}", metric, curves, axis, limits, log_y)
+            Panel(f"against {label}", metric, curves, axis, skipped, metric.endswith("loss"))
             for axis, label in AXES.items()
         ),
         caption=f"{scores[0].setting.task}; mean over {seeds} seeds, band: one standard error. One "
         "setting for each optimizer: the one with the most seeds, of these the best by its mean "
-        "final value. The vertical axis begins at what all had reached after a quarter.",
+        f"final value.{began}",
         columns=len(AXES),
     )
-
-
-def _limits(curves: dict[str, SettingCurves], metric: str) -> tuple[float, float]:
-    """From the worst after `SKIPPED` of the points to a little beyond the best."""
-    means = [np.nanmean(one.curve(metric).values, axis=0) for one in curves.values()]
-    sign = -1 if lower_is_better(metric) else 1
-    early = [mean[int(SKIPPED * (len(mean) - 1))] for mean in means]
-    ends = sorted(
-        (sign * min(sign * v for v in early), sign * max((sign * m).max() for m in means))
-    )
-    margin = 0.05 * (ends[1] - ends[0])
-    return ends[0] - margin, ends[1] + margin

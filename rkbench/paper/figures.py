@@ -21,7 +21,7 @@ from rkbench.paper.runs import (
     PaperRun,
 )
 from rkbench.paper.scales import SCALES
-from rkbench.plotting import Figure, Panel
+from rkbench.plotting import SKIPPED, Figure, Panel
 from rkbench.records import Run
 
 
@@ -173,7 +173,8 @@ def figure(number: int, scale: str, axis: str, records: Mapping[str, Run]) -> Fi
             panel.metric,
             {run.label: records[run.name] for run in panel.runs if run.name in records},
             axis,
-            log_y=panel.log_y,
+            SKIPPED if panel.metric.endswith("accuracy") else 0.0,
+            panel.log_y,
         )
         for panel in spec.panels
     )
@@ -188,6 +189,8 @@ def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
         f"{spec.about}.",
         f"Mean over {seeds or 0} seed{'' if counts == [1] else 's'}, band: one standard error.",
     ]
+    if any(panel.metric.endswith("accuracy") for panel in spec.panels):
+        parts.append("Accuracies from what all had reached after a tenth of the steps.")
     reductions = dict.fromkeys(SCALES[scale][run.kind].says for run in spec.runs)
     parts += [f"{says[0].upper()}{says[1:]}." for says in reductions if says]
     parts += dict.fromkeys(f"{part}." for run in runs if (part := summary.subset(run.record)))
