@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
@@ -23,6 +23,7 @@ from rkbench.statistics import band
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 
+LEAST_SPAN = 0.02  # of a vertical axis that skips points
 SKIPPED = 0.1  # of the points, as a rule for accuracies: see `Panel.skipped`
 
 
@@ -49,7 +50,7 @@ class Panel:
       curves: label -> run, or whatever has its curves.
       skipped: share of a curve's points; the vertical axis begins where the lowest curve had got
         by then, so that curves which rise fast at first are told apart later. 0: it shows all.
-      log_y: whether the vertical axis is logarithmic.
+      log_y: whether the vertical axis is logarithmic, where what is drawn spans a decade.
     """
 
     title: str
@@ -114,6 +115,8 @@ def add_caption(canvas: Canvas, text: str, columns: int) -> None:
 
 def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]:
     """Writes `path`.png, .pdf and, with the numbers that are drawn, .csv."""
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # it is laid out: once for both files
     files = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for file in files:
         canvas.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
@@ -162,16 +165,30 @@ def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(AXES[panel.axis])
     axes.set_ylabel(METRICS[panel.metric])
-    axes.set_yscale("log" if panel.log_y else "linear")
+    if panel.log_y:
+        _scale_by_decades(axes)
     if panel.skipped:
         axes.set_ylim(*limits(panel))
     finish(axes, panel.metric)
 
 
+def _scale_by_decades(axes: Any) -> None:
+    """A logarithmic axis, which below two decades has 1, 2, 5 as its ticks; none below one."""
+    decades = np.log10(axes.dataLim.ymax / axes.dataLim.minposy)
+    if not decades >= 1:
+        return
+    axes.set_yscale("log")
+    if decades < 2:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def limits(panel: Panel) -> tuple[float, float]:
     """The vertical axis of a panel with skipped points, in units of the metric.
 
-    From a little below the lowest mean after them to a little above the highest band.
+    From a little below the lowest mean after them to a little above the highest band, and
+    `LEAST_SPAN` or more.
     """
     bands = [band(run.curve(panel.metric).values) for run in panel.curves.values()]
     bands = [(mean, error) for mean, error in bands if mean.size]
@@ -179,7 +196,8 @@ def limits(panel: Panel) -> tuple[float, float]:
         return 0.0, 1.0
     bottom = min(mean[int(panel.skipped * (len(mean) - 1))] for mean, _ in bands)
     top = max(np.nanmax(mean + error) for mean, error in bands)
-    margin = 0.05 * (top - bottom) or 0.01
+    bottom = min(bottom, top - LEAST_SPAN)
+    margin = 0.05 * (top - bottom)
     return bottom - margin, top + margin
 
 
