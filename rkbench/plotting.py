@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
@@ -115,8 +115,10 @@ def add_caption(canvas: Canvas, text: str, columns: int) -> None:
 
 def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]:
     """Writes `path`.png, .pdf and, with the numbers that are drawn, .csv."""
-    canvas.draw_without_rendering()
-    canvas.set_layout_engine("none")  # it is laid out: once for both files
+    layout = canvas.get_layout_engine()
+    if layout is not None:
+        layout.execute(canvas)  # once for both files: it takes as long as drawing
+        canvas.set_layout_engine("none")
     files = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for file in files:
         canvas.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
@@ -181,7 +183,7 @@ def _scale_by_decades(axes: Any) -> None:
     if decades < 2:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def limits(panel: Panel) -> tuple[float, float]:
