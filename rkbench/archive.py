@@ -2,7 +2,8 @@
 
 What is kept is `run.json` and the compressed log. A run's seeds may come from several machines and
 days: the parts must agree in everything that decides a seed's numbers, and each keeps its command,
-commit, versions and devices.
+commit, versions and devices. A single folder that is no run but holds some, as that of a sweep, is
+archived as it is: every run in its place, and `sweep.json`.
 """
 
 import copy
@@ -13,11 +14,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import tqdm
+
 from rkbench import run_record, summary
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
-from rkbench.records import Run
+from rkbench.records import Run, read_object
 
+SWEEP = "sweep.json"
 _PART = ("command", "started", "host", "devices", "commit", "dirty", "versions", "compilations")
 
 
@@ -27,6 +31,10 @@ def run(argv: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=folder_path, metavar="RUN", help="a workdir")
     parser.add_argument("--output", required=True, type=folder_path, help="the record's folder")
     arguments = parser.parse_args(argv[1:])
+    if len(arguments.runs) == 1 and not (arguments.runs[0] / "run.json").is_file():
+        count = archive_all(arguments.runs[0], arguments.output)
+        print(f"{arguments.output}: {count} runs")
+        return
     record = archive([Run(folder) for folder in arguments.runs], arguments.output)
     seeds = ", ".join(str(entry["seed"]) for entry in record["seeds"])
     print(f"{arguments.output}: seeds {seeds}")
@@ -52,6 +60,26 @@ def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
     temporary.replace(folder / "metrics.jsonl.gz")
     run_record.write_json(folder / "run.json", record)
     return record
+
+
+def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
+    """Archives every run below the folder, each at its own path below `output`; their number.
+
+    Raises:
+      UserError: there is none, or one is not finished; nothing is written then.
+    """
+    from rkbench.scoring.collect import find
+
+    runs = find([folder])
+    for run in runs:
+        merged([run])
+    for run in tqdm.tqdm(runs, "archiving", unit="run", delay=1, disable=None):
+        archive([run], output / run.folder.relative_to(folder))
+    for path in folder.rglob(SWEEP):
+        record = read_object(path, "a sweep's record")
+        record["command"] = [_without_paths(argument) for argument in record.get("command", [])]
+        run_record.write_json(output / path.relative_to(folder), record)
+    return len(runs)
 
 
 def merged(runs: Sequence[Run]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
+from console import rkbench
 
 from configs import digits_mlp
 from rkbench import archive
@@ -86,3 +88,29 @@ def test_an_unfinished_run_is_refused(parts, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="is not finished: 'running'"):
         archive.merged([Run(tmp_path)])
+
+
+def test_a_folder_of_runs_is_archived_as_it_is(parts, tmp_path, monkeypatch, capsys):
+    sweep = tmp_path / "sweep"
+    shutil.copytree(parts[0].folder.parent, sweep / "rk4")
+    (sweep / "sweep.json").write_text('{"command": ["cli.py", "--workdir=/home/me"], "seeds": [0]}')
+    (sweep / "rk4" / "one" / "run.json").rename(sweep / "kept")
+    assert rkbench(monkeypatch, "archive", sweep, f"--output={tmp_path / 'out'}") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 runs\n"
+    (sweep / "kept").rename(sweep / "rk4" / "one" / "run.json")
+    archive.archive_all(sweep, tmp_path / "out")
+    for part in parts:
+        kept = Run(tmp_path / "out" / "rk4" / part.folder.name)
+        assert kept.log == part.log
+        assert kept.record["seeds"] == archive.merged([part])["seeds"]
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert record == {"command": ["cli.py", "--workdir=DIR"], "seeds": [0]}
+
+
+def test_nothing_is_archived_of_a_folder_with_an_unfinished_run(parts, tmp_path):
+    shutil.copytree(parts[0].folder.parent, tmp_path / "runs")
+    path = tmp_path / "runs" / "two" / "run.json"
+    path.write_text(json.dumps(parts[1].record | {"status": "running"}))
+    with pytest.raises(UserError, match="is not finished: 'running'"):
+        archive.archive_all(tmp_path / "runs", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

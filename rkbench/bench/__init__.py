@@ -16,6 +16,7 @@ from rkbench.command_line import Parser, output_path
 _BENCHMARKS = {
     "trainer": ("rkbench.bench.steps", "trainer"),
     "stages": ("rkbench.bench.steps", "stages"),
+    "methods": ("rkbench.bench.steps", "methods"),
     "chunks": ("rkbench.bench.steps", "chunks"),
     "compilation": ("rkbench.bench.steps", "compilation"),
     "convolution": ("rkbench.bench.steps", "convolution"),

@@ -22,6 +22,10 @@ from rkbench.experiment import Experiment
 from workloads import datasets
 
 EXAMPLES = 10_000
+METHODS = (
+    *("momentum", "adam", "heun", "rk4"),
+    *("rk4_modified_adagrad", "rk4_dalr", "rk4_momentum"),
+)  # whose cost `methods` shows beyond that of their gradients
 
 
 def _experiment(config, examples: int = EXAMPLES) -> Experiment:
@@ -118,6 +122,23 @@ def stages() -> Iterator[Row]:
             str(result),
             f"<= {target}",
             f"{1e3 * result.numerator / steps:.2f} ms an RK4 step",
+        )
+
+
+def methods() -> Iterator[Row]:
+    """A step of each method over the SGD steps of the same gradient evaluations, batch 128."""
+    budget = 48  # gradient evaluations a call: whole steps of 1, 2, 3, 4 and 6
+    sgd = _Steps(_experiment(_mlp("sgd", 128)), budget)
+    for name in METHODS:
+        experiment = _experiment(_mlp(name, 128))
+        state = experiment.program.init((0,))
+        _, metrics = experiment.program.advance(state, (0,), 0, 1)
+        gradients = int(metrics.grad_evals.max())
+        result = ratio(_Steps(experiment, budget // gradients), sgd, pairs=31)
+        yield Row(
+            f"a step of {name} over SGD steps of as many gradients, {gradients}, batch 128",
+            str(result),
+            note=f"{1e3 * result.numerator / budget:.2f} ms a gradient evaluation",
         )
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rkbench import errors, run_record, scoring, tables
+from rkbench.archive import SWEEP as FILE
 from rkbench.run_record import Record
 from rkbench.statistics import percent
 from rkbench.sweep.plan import CHOSEN, Protocol, Tuning, description
 from rkbench.sweep.results import Choice, Result
 from rkbench.sweep.train import shown
-
-FILE = "sweep.json"
 
 
 def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -> Record:
