@@ -1,6 +1,7 @@
 """What stands for an optimizer, what it has to reach, and the pictures of it."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import report_runs
 from console import rkbench
 
 from rkbench.comparison import contenders, curves, sensitivity
-from rkbench.comparison.names import file_name, namer
+from rkbench.names import file_name, namer
+from rkbench.paper import verify
 from rkbench.records import Run
 from rkbench.scoring import collect, score
 from rkbench.scoring.tables import ranges
@@ -95,6 +97,36 @@ def test_every_picture_is_drawn_with_the_numbers_in_it(monkeypatch, tmp_path, ca
     means = [float(r["mean"]) for r in rows(output / "curves-mnist_mlp.csv") if r["curve"] == "rk4"]
     expected = Run(sweep / "rk4" / "chosen").curve("test/accuracy").values.mean(axis=0)
     np.testing.assert_allclose(means, np.tile(expected, 3))
+
+
+def test_what_is_published_is_verified_from_the_records(monkeypatch, tmp_path):
+    results = tmp_path / "results"
+    folder = results / "comparison"
+    report_runs.write_sweep(folder / "records" / "sweep")
+    report_runs.write_run(folder / "records" / "again", "rk4", 0.1, (0,))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    for command in (("score", "--reference=adam"), ("compare",)):
+        arguments = (*command, folder / "records", "--target=0.8", f"--output={folder}")
+        assert rkbench(monkeypatch, *arguments) == 0
+
+    def differences(results):
+        mark = f"{results / 'comparison'}/"
+        found = [line.removeprefix(mark) for line in verify.verify(results) if mark in line]
+        return [line for line in found if not line.startswith("records/")]
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(results, elsewhere)
+    assert differences(results) == differences(elsewhere) == []
+    for name in ("runs.csv", "scores.txt", "curves-mnist_mlp.csv", "profiles.csv"):
+        kept = (folder / name).read_text()
+        *_, digit = (i for i, letter in enumerate(kept) if letter.isdigit())
+        (folder / name).write_text(
+            f"{kept[:digit]}{(int(kept[digit]) + 1) % 10}{kept[digit + 1 :]}"
+        )
+        (found,) = differences(results)
+        line = kept.count("\n", 0, digit) + 1
+        assert found.startswith(f"{name}:{line}: ")
+        (folder / name).write_text(kept)
 
 
 def test_what_diverged_and_what_is_good_is_shaded(tmp_path):

@@ -292,7 +292,8 @@ def test_the_command_prints_and_writes_all_of_it(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert float(rows[0]["final"]) == pytest.approx(0.93)
     assert rows[0]["step_to_target"] == "inf"
-    assert rows[0]["runs"] == str(tmp_path / "runs" / "adam")
+    assert rows[0]["runs"] == "runs/adam"  # from where the folder lies: nothing of the machine
+    assert (tmp_path / "out" / "scores.txt").read_text() in printed
     content = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert content["runs"][1]["step_to_target"] == "inf"
     assert {row["axis"] for row in content["profiles"]} == {"step", "grad_evals", "wall_time"}

@@ -47,20 +47,14 @@ def draw(
     Raises:
       UserError: no runs, no such metric or task, or nothing that can be written.
     """
-    from rkbench import plotting
-    from rkbench.comparison import curves, profile_picture, sensitivity, stability
-    from rkbench.comparison.contenders import contenders, first_metric, profiles
-    from rkbench.comparison.names import file_name, namer
-    from rkbench.scoring import collect, score
-    from rkbench.scoring.tables import edges, ranges, unequal_budgets
+    from rkbench.comparison.pictures import Compared, pictures
+    from rkbench.names import namer
+    from rkbench.scoring import collect
+    from rkbench.scoring.tables import edges, unequal_budgets
 
     collection = collect(folders)
-    metric = metric or first_metric(collection)
-    scores = score(collection, metric)
-    found, over_tasks = contenders(scores), profiles(scores, goals)
-    varied = ranges(collection, metric)
-    families = [family for family in varied if family.rates[0].value > 0]
-    for warning in (*unequal_budgets(scores), *edges(varied)):
+    compared = Compared.of(collection, metric, goals)
+    for warning in (*unequal_budgets(compared.scores), *edges(compared.varied)):
         print(f"warning: {warning}", file=sys.stderr)
     for omission in collection.omissions:
         print(f"left out: {omission}", file=sys.stderr)
@@ -68,13 +62,5 @@ def draw(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    for task in dict.fromkeys(one.setting.task for one in found):
-        own = [one for one in found if one.setting.task == task]
-        yield from plotting.draw(curves.figure(own), output / file_name("curves", task))
-    for task in dict.fromkeys(family.task for family in families):
-        own = [family for family in families if family.task == task]
-        path = output / file_name("sensitivity", task)
-        yield from sensitivity.draw(own, path, namer(folders))
-        yield from stability.draw(own, output / file_name("stability", task), namer(folders))
-    if over_tasks.contenders:
-        yield from profile_picture.draw(over_tasks, output / "profiles")
+    for picture in pictures(compared, namer(folders)):
+        yield from picture.draw(output / picture.name)

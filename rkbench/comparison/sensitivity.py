@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 
 from rkbench import plotting, tables
-from rkbench.comparison.names import Namer
+from rkbench.names import Namer
 from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
 from rkbench.scoring.scores import QUANTITIES

@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 
 from rkbench import plotting
-from rkbench.comparison.names import Namer
 from rkbench.comparison.sensitivity import neighbourhoods, numbers
+from rkbench.names import Namer
 from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
 

@@ -1,7 +1,7 @@
 """`rkbench verify [RESULTS]`: computes every number of the results again from the raw logs.
 
-Every seed's entry in every record, every cell of the table and every point of every figure; any
-difference is named, and the exit code is 1.
+Every seed's entry in every record, every cell of the tables and every point of every figure, the
+comparison's as well; any difference is named, and the exit code is 1.
 """
 
 import pathlib
@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 
 from rkbench import archive, heatmap, plotting
 from rkbench.command_line import Parser, folder_path
+from rkbench.comparison import published
 from rkbench.errors import UserError
 from rkbench.paper import drawing, input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure
 from rkbench.paper.plan import Places
 from rkbench.records import Run
+
+COMPARISON = "comparison"  # the folder of `rkbench score`'s and `compare`'s output, with records
 
 
 def run(argv: list[str]) -> None:
@@ -27,7 +30,8 @@ def run(argv: list[str]) -> None:
     differences = list(verify(results))
     for difference in differences:
         print(f"rkbench: {difference}", file=sys.stderr)
-    records, files = len(list(_records(results))), len(drawing.manifest(results))
+    records = len(list(_records(results)))
+    files = len(drawing.manifest(results)) + len(_of_comparison(results / COMPARISON))
     print(
         f"{results}: {records} records, {files} tables and figures computed again from the logs, "
         f"{len(differences)} differences"
@@ -55,10 +59,16 @@ def verify(results: pathlib.Path) -> Iterator[str]:
             records = places.records(FIGURES[how["number"]].runs)
             drawn = figure(how["number"], how["scale"], how["axis"], records)
             yield from _of_file(results / f"{name}.csv", plotting.points(drawn))
+    yield from _of_files(results / COMPARISON, _of_comparison(results / COMPARISON))
+
+
+def _of_comparison(folder: pathlib.Path) -> dict[str, str]:
+    """Its files as the logs give them; {} where there is no comparison."""
+    return published.files(folder) if (folder / published.SCORES).is_file() else {}
 
 
 def _records(results: pathlib.Path) -> Iterator[Run]:
-    for path in sorted((results / "records").glob("*/*/run.json")):
+    for path in sorted(results.rglob("run.json")):
         yield Run(path.parent)
 
 

@@ -1,20 +1,19 @@
 """What a report tells, as plain JSON: rows, settings, curves and how they compare."""
 
-import dataclasses
 import datetime
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rkbench import __version__, run_record, summary
-from rkbench.comparison.names import Namer, namer
 from rkbench.errors import UserError
+from rkbench.names import namer
 from rkbench.records import AXES, METRICS, columns
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
 from rkbench.report.rows import Row, rows
 from rkbench.scoring import Outcome, SeedLog, collect, lower_is_better, rate_field
-from rkbench.scoring.collect import Collection, Omission
+from rkbench.scoring.collect import without_paths
 
 Content = dict[str, Any]
 
@@ -36,7 +35,7 @@ def content(
         a task that is not there.
     """
     name = namer(folders)
-    collection = _without_paths(collect(folders), name)
+    collection = without_paths(collect(folders), name)
     all_rows = rows(folders, collection)
     logs = [row.log for row in all_rows]
     metrics = _metrics(logs)
@@ -71,21 +70,6 @@ def content(
             **compared.told(targets),
         }
     )
-
-
-def _without_paths(collection: Collection, name: Namer) -> Collection:
-    """The collection with the names of runs in place of their paths in what was left out."""
-    folders = {log.folder for setting in collection.settings for log in setting.logs}
-    folders |= {omission.folder for omission in collection.omissions}
-    longest_first = sorted(folders, key=lambda folder: -len(str(folder)))
-
-    def named(reason: str) -> str:
-        for folder in longest_first:
-            reason = reason.replace(str(folder), name(folder))
-        return reason
-
-    omissions = tuple(Omission(o.folder, named(o.reason)) for o in collection.omissions)
-    return dataclasses.replace(collection, omissions=omissions)
 
 
 def _metrics(logs: Iterable[SeedLog]) -> list[str]:

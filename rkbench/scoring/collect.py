@@ -13,6 +13,7 @@ import tqdm
 
 from rkbench import run_record
 from rkbench.errors import UserError
+from rkbench.names import Namer
 from rkbench.records import Run
 from rkbench.scoring.outcomes import SeedLog
 
@@ -98,6 +99,21 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
                 omissions.append(Omission(run.folder, reason))
     found = [group for group in groups.values() if group[2]]
     return Collection(_settings(found), tuple(omissions))
+
+
+def without_paths(collection: Collection, name: Namer) -> Collection:
+    """The collection with the names of runs in place of their paths in why others were left out."""
+    folders = {log.folder for setting in collection.settings for log in setting.logs}
+    folders |= {omission.folder for omission in collection.omissions}
+    longest_first = sorted(folders, key=lambda folder: -len(str(folder)))
+
+    def named(reason: str) -> str:
+        for folder in longest_first:
+            reason = reason.replace(str(folder), name(folder))
+        return reason
+
+    omissions = tuple(Omission(o.folder, named(o.reason)) for o in collection.omissions)
+    return dataclasses.replace(collection, omissions=omissions)
 
 
 def find(folders: Iterable[pathlib.Path]) -> list[Run]:

@@ -29,14 +29,18 @@ def run(argv: list[str]) -> None:
         "--target", help="of the metric, as 0.95 or mnist_mlp=0.97,fashion_mlp=0.87"
     )
     parser.add_argument("--reference", help="method to compare with; default: each task's best")
-    parser.add_argument("--output", type=pathlib.Path, help="folder for CSV files and scores.json")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="folder for the tables, as CSV, JSON and text"
+    )
     arguments = parser.parse_args(argv[1:])
     goals = None if arguments.target is None else targets(arguments.target)
 
+    from rkbench.names import namer
     from rkbench.scoring.collect import collect
     from rkbench.scoring.tables import tabulate
 
-    found = tabulate(collect(arguments.folders), arguments.metric, goals, arguments.reference)
+    collection, name = collect(arguments.folders), namer(arguments.folders)
+    found = tabulate(collection, arguments.metric, goals, arguments.reference, name)
     print(text(found))
     if arguments.output is not None:
         for file in write(found, arguments.output):
@@ -55,23 +59,31 @@ def targets(text: str) -> Mapping[str, float] | float:
 
 
 def write(found: Any, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes every table that has rows as CSV, and all of it as scores.json.
-
-    An infinite number is "inf" in both, one that cannot be computed is empty, or null in JSON.
-    """
+    """Writes `files` into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    content, files = dataclasses.asdict(found), []
+    written = []
+    for name, content in files(found).items():
+        written.append(folder / name)
+        written[-1].write_text(content, encoding="utf-8")
+    return written
+
+
+def files(found: Any) -> dict[str, str]:
+    """Every table that has rows as CSV, all of it as scores.json, and scores.txt as it is printed.
+
+    An infinite number is "inf" in CSV and JSON, one that cannot be computed is empty or null.
+    """
+    content, contents = dataclasses.asdict(found), {}
     for name in ("runs", "differences", "profiles", "robustness"):
         rows = content[name]
         content[name] = [{key: _plain(value) for key, value in row.items()} for row in rows]
         if rows:
             header = list(dict.fromkeys(key for row in rows for key in row))
             cells = [[_cell(row.get(key)) for key in header] for row in rows]
-            files.append(folder / f"{name}.csv")
-            files[-1].write_text(tables.comma_separated([header, *cells]), encoding="utf-8")
-    files.append(folder / "scores.json")
-    files[-1].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return files
+            contents[f"{name}.csv"] = tables.comma_separated([header, *cells])
+    contents["scores.json"] = json.dumps(content, indent=2) + "\n"
+    contents["scores.txt"] = text(found) + "\n"
+    return contents
 
 
 def _plain(value: Any) -> Any:

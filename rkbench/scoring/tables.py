@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rkbench.names import Namer
 from rkbench.records import AXES
-from rkbench.scoring.collect import Collection
+from rkbench.scoring.collect import Collection, without_paths
 from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.profiles import profile, speed_up
 from rkbench.scoring.robustness import Robustness, robustness
@@ -23,6 +24,8 @@ class Scores:
 
     Attributes:
       metric: by which runs are scored.
+      targets: and what they had to reach, as `score` takes them.
+      reference: what they are compared with; None: in each task the best.
       runs: a row a setting: estimates, costs, times to the target.
       differences: a row a setting and quantity: minus the reference of its task.
       profiles: a row an axis and method; without targets none.
@@ -32,6 +35,8 @@ class Scores:
     """
 
     metric: str
+    targets: Mapping[str, float] | float | None
+    reference: str | None
     runs: list[Record]
     differences: list[Record]
     profiles: list[Record]
@@ -45,6 +50,7 @@ def tabulate(
     metric: str,
     targets: Mapping[str, float] | float | None = None,
     reference: str | None = None,
+    name: Namer = str,
 ) -> Scores:
     """Scores everything.
 
@@ -54,6 +60,7 @@ def tabulate(
       targets: as `score` takes them.
       reference: the method that others are compared with; None: in each task the best by its mean
         final value, in speed-ups none.
+      name: of a run's folder.
 
     Raises:
       UserError: no run has the metric, or there is no such reference.
@@ -62,13 +69,19 @@ def tabulate(
     varied = ranges(collection, metric)
     return Scores(
         metric,
-        [_run(one) for one in scores],
+        targets,
+        reference,
+        [_run(one, name) for one in scores],
         _differences(scores, reference),
         _profiles(scores, reference),
         [_range(one) for one in varied],
         [*unequal_budgets(scores), *edges(varied)],
-        [*map(str, collection.omissions), *_without_metric(collection, metric)],
+        [*_left_out(collection, name), *_without_metric(collection, metric)],
     )
+
+
+def _left_out(collection: Collection, name: Namer) -> list[str]:
+    return [f"{name(o.folder)}: {o.reason}" for o in without_paths(collection, name).omissions]
 
 
 def _without_metric(collection: Collection, metric: str) -> list[str]:
@@ -82,7 +95,7 @@ def _without_metric(collection: Collection, metric: str) -> list[str]:
     ]
 
 
-def _run(one: Score) -> Record:
+def _run(one: Score, name: Namer) -> Record:
     row: Record = {
         "task": one.setting.task,
         "method": one.setting.method,
@@ -104,7 +117,7 @@ def _run(one: Score) -> Record:
     if one.target is not None:
         row |= {"target": one.target, "reached": one.to_target["step"].reached}
         row |= {f"{axis}_to_target": spent.median for axis, spent in one.to_target.items()}
-    folders = dict.fromkeys(str(outcome.folder) for outcome in one.outcomes)
+    folders = dict.fromkeys(name(outcome.folder) for outcome in one.outcomes)
     return row | {"runs": " ".join(folders)}
 
 
