@@ -14,7 +14,8 @@ from rkbench import compilation, config_checks, errors, optimizers, schedules, s
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
 from rkbench.feed import Feed, open_feed
-from rkbench.train_step import Program, Scalars, StepFunction
+from rkbench.program import Program, Scalars
+from rkbench.train_step import StepFunction
 
 
 @dataclasses.dataclass(frozen=True)

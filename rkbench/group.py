@@ -20,10 +20,11 @@ from rkbench import distributed, metrics, optimizers, preemption, summary
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import all_finite
 from rkbench.experiment import Experiment
+from rkbench.program import MAX_STEPS_PER_DISPATCH
 from rkbench.progress import Progress
 from rkbench.run_log import RunLog
 from rkbench.run_record import Workdir
-from rkbench.train_step import MAX_STEPS_PER_DISPATCH, StepMetrics, TrainState
+from rkbench.train_step import StepMetrics, TrainState
 
 SECONDS_PER_DISPATCH = 1.0  # so that the progress moves and an interruption loses little
 

@@ -10,8 +10,8 @@ import time
 from rkbench import metrics, preemption, run_record
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import Evaluator
+from rkbench.program import Program
 from rkbench.run_log import RunLog
-from rkbench.train_step import Program
 
 ANYBODY = 65534  # "nobody": a user who owns nothing
 

@@ -10,8 +10,8 @@ import pytest
 from rkbench import metrics
 from rkbench.checkpoint import Checkpoints
 from rkbench.experiment import Experiment
+from rkbench.program import Program
 from rkbench.train import train_and_evaluate
-from rkbench.train_step import Program
 
 # Events of the runs that are interrupted, none a multiple of another.
 SETTINGS = {

@@ -27,8 +27,8 @@ from rkbench import metrics, run_record
 from rkbench.checkpoint import Checkpoints
 from rkbench.evaluate import Evaluator
 from rkbench.experiment import Experiment
+from rkbench.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
-from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
 

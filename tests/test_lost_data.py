@@ -14,9 +14,9 @@ from resuming import contents, final_checksums, log, outcomes
 from configs import digits_mlp
 from rkbench import command_line, run_record
 from rkbench.experiment import Experiment
+from rkbench.program import Program
 from rkbench.records import read_record
 from rkbench.train import train_experiment
-from rkbench.train_step import Program
 from workloads.imagenet import records
 from workloads.imagenet.dataset import ImageNet
 from workloads.imagenet.source import HostStream

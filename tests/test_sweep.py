@@ -10,11 +10,11 @@ from configs import digits_mlp
 from configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench import command_line
 from rkbench.errors import UserError
+from rkbench.program import Program
 from rkbench.run_record import Workdir
 from rkbench.scoring import collect
 from rkbench.sweep import command, plan, results, space
 from rkbench.sweep.sampling import sample
-from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
 

@@ -16,8 +16,8 @@ from configs import digits_mlp
 from rkbench import summary
 from rkbench.errors import UserError
 from rkbench.experiment import Experiment
+from rkbench.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
-from rkbench.train_step import Program
 
 pytestmark = pytest.mark.standard_promotion
 

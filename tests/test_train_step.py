@@ -11,7 +11,8 @@ import pytest
 
 from rkbench import optimizers
 from rkbench.feed import ResidentFeed
-from rkbench.train_step import Program, StepFunction
+from rkbench.program import Program
+from rkbench.train_step import StepFunction
 
 pytestmark = pytest.mark.standard_promotion
 H = 0.3
