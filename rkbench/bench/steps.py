@@ -134,7 +134,7 @@ def methods() -> Iterator[Row]:
         state = experiment.program.init((0,))
         _, metrics = experiment.program.advance(state, (0,), 0, 1)
         gradients = int(metrics.grad_evals.max())
-        result = ratio(_Steps(experiment, budget // gradients), sgd, pairs=31)
+        result = ratio(_Steps(experiment, budget // gradients), sgd, pairs=15)
         yield Row(
             f"a step of {name} over SGD steps of as many gradients, {gradients}, batch 128",
             str(result),
