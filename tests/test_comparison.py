@@ -75,7 +75,12 @@ def test_every_picture_is_drawn_with_the_numbers_in_it(monkeypatch, tmp_path, ca
     assert rkbench(monkeypatch, "compare", sweep, f"--output={output}") == 0
     told = capsys.readouterr()
     assert "left out:" in told.err
-    kinds = ("curves-mnist_mlp", "sensitivity-mnist_mlp", "stability-mnist_mlp", "profiles")
+    kinds = (
+        "curves-mnist_mlp",
+        "sensitivity-mnist_mlp",
+        "stability-mnist_mlp",
+        "performance-profiles",
+    )
     drawn = {output / f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "pdf", "csv")}
     assert set(output.iterdir()) == drawn
     assert set(told.out.split()) == {str(file) for file in drawn}
@@ -91,7 +96,7 @@ def test_every_picture_is_drawn_with_the_numbers_in_it(monkeypatch, tmp_path, ca
     assert float(table[1]["best mean"]) == pytest.approx(max(accuracies), 1e-5)
     assert table[1]["runs"] == "sweep/adam/trial-001"
     assert rows(output / "stability-mnist_mlp.csv") == table
-    areas = {(r["axis"], r["method"]): r["area"] for r in rows(output / "profiles.csv")}
+    areas = {(r["axis"], r["method"]): r["area"] for r in rows(output / "performance-profiles.csv")}
     assert areas["grad_evals", "rk4"] == "0"
     assert areas["step", "rk4"] == areas["step", "adam"] == "1"
     means = [float(r["mean"]) for r in rows(output / "curves-mnist_mlp.csv") if r["curve"] == "rk4"]
@@ -117,7 +122,13 @@ def test_what_is_published_is_verified_from_the_records(monkeypatch, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(results, elsewhere)
     assert differences(results) == differences(elsewhere) == []
-    for name in ("runs.csv", "scores.txt", "curves-mnist_mlp.csv", "profiles.csv"):
+    for name in (
+        "runs.csv",
+        "scores.txt",
+        "curves-mnist_mlp.csv",
+        "profiles.csv",
+        "performance-profiles.csv",
+    ):
         kept = (folder / name).read_text()
         *_, digit = (i for i, letter in enumerate(kept) if letter.isdigit())
         (folder / name).write_text(

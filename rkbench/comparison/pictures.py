@@ -70,4 +70,4 @@ def pictures(compared: Compared, name: Namer) -> Iterator[Picture]:
             yield Picture(file_name(kind, task), numbers, draw)
     if compared.profiles.contenders:
         draw = functools.partial(profile_picture.draw, compared.profiles)
-        yield Picture("profiles", profile_picture.numbers(compared.profiles), draw)
+        yield Picture("performance-profiles", profile_picture.numbers(compared.profiles), draw)
