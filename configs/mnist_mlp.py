@@ -10,7 +10,8 @@ the paper's five trials: `--config.seeds="(0,1,2,3,4)"`.
 
 Where the paper is silent:
 - Input scaling, small batch: raw pixels, the reading that fits the paper's accuracies. Measured,
-  one seed, best test accuracy with Adam / RK4: raw 96.88 / 96.66, [0, 1] 97.29 / 93.03.
+  5 seeds, best test accuracy with Adam / RK4: raw 96.43 / 96.97, [0, 1] 97.89 / 93.24
+  (results/input_scaling.md).
 - Input scaling, full batch: standardized, by `rkbench study` (results/study.png; 500 images as the
   full batch, 200 steps, one seed). With raw pixels both preconditioned methods diverge at the
   paper's learning rates. Otherwise Adam's and those of the modified methods come within a point
