@@ -156,6 +156,29 @@ def test_selecting_draws_means_and_switching_the_axis_moves_them(opened, told):
     assert opened.complaints == []
 
 
+def test_accuracies_begin_at_what_all_had_reached_after_a_tenth(opened, told):
+    page = opened.page
+    (setting,) = [s for s in told["settings"] if s["method"] == "adam" and len(s["rows"]) == 3]
+    mean = setting["means"]["test/accuracy"]["y"]
+    page.click("#draw-none")
+    page.check(f"[data-place='{setting['rows'][0]}']")
+    shown = """() => document.getElementById("curve-plot").layout.yaxis.range"""
+    low, high = page.evaluate(shown)
+    assert min(mean) < mean[4] < mean[5]  # of 51 points
+    assert mean[4] < low < mean[5]
+    assert high > max(mean)
+    page.uncheck("#curve-skip")
+    low, high = page.evaluate(shown)
+    assert low < min(mean)
+    page.check("#curve-skip")
+    page.select_option("#curve-metric", "test/loss")
+    low, high = page.evaluate(shown)
+    assert low < setting["means"]["test/loss"]["y"][-1]
+    assert high > setting["means"]["test/loss"]["y"][0]
+    page.select_option("#curve-metric", "test/accuracy")
+    assert opened.complaints == []
+
+
 def test_smoothing_is_a_moving_average_and_the_band_is_named(opened, told):
     page = opened.page
     (setting,) = [s for s in told["settings"] if s["method"] == "adam" and len(s["rows"]) == 3]

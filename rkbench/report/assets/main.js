@@ -23,6 +23,7 @@ const state = {
   band: "error",
   window: 1,
   log: false,
+  skip: true,
   // the other plots
   rateTask: null,
   rateMetric: null,
@@ -118,6 +119,7 @@ function bindAll() {
   bind("curve-mode", "mode", () => drawCurves(state));
   bind("curve-band", "band", () => drawCurves(state));
   bind("curve-log", "log", () => drawCurves(state), (input) => input.checked);
+  bind("curve-skip", "skip", () => drawCurves(state), (input) => input.checked);
   bind("curve-smoothing", "window", () => {
     showWindow();
     drawCurves(state);

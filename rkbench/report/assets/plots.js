@@ -87,13 +87,26 @@ function traces(line, state) {
   return made;
 }
 
+// From a little below what the lowest curve had reached after a tenth of its points, so that curves
+// which rise fast at first are told apart later; null for all of them.
+function laterRange(shown, state) {
+  if (!state.skip || state.log || !content.metrics[state.metric].fraction) return null;
+  const curves = shown.map((line) => pointsOf(line, state)?.y ?? []).filter((y) => y.length);
+  if (!curves.length) return null;
+  const bottom = Math.min(...curves.map((y) => y[Math.floor(0.1 * (y.length - 1))]));
+  const top = Math.max(...curves.map((y) => Math.max(...y)));
+  const margin = 0.05 * Math.max(top - bottom, 0.02);
+  return [bottom - margin, top + 2 * margin];
+}
+
 function drawCurves(state) {
   const shown = lines(state);
+  const range = laterRange(shown, state);
   draw(
     "curve-plot",
     shown.flatMap((line) => traces(line, state)),
     axis(content.axes[state.axis]),
-    measureAxis(state.metric, { type: state.log ? "log" : "linear" }),
+    measureAxis(state.metric, { type: state.log ? "log" : "linear", ...(range ? { range } : {}) }),
   );
   const elsewhere = [...state.drawn].filter((p) => content.rows[p].task !== state.task).length;
   const bands = { error: "one standard error", interval: "the 95 % t-interval" };
