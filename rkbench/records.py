@@ -58,7 +58,12 @@ _ORIGIN = {
     "versions": dict,
 }
 _RECORD = _ORIGIN | {
-    **{"config": dict, "data": dict, "logs": dict, "parts": list, "seeds": list, "status": str}
+    "config": dict,
+    "data": dict,
+    "logs": dict,
+    "parts": list,
+    "seeds": list,
+    "status": str,
 }
 _PART = _ORIGIN | {"seeds": list}
 _SEED = {
