@@ -36,7 +36,12 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one group of seeds, in a folder of their own."""
+    """The checkpoints of one group of seeds, in a folder of their own.
+
+    Attributes:
+      folder: it.
+      set_aside: how many damaged ones `restore` has moved aside.
+    """
 
     KEPT = 2  # the newest and one to fall back to
 
@@ -44,14 +49,15 @@ class Checkpoints:
         # Orbax reports each step of a save at INFO, each missing metadata file at WARNING, and what
         # it raises at ERROR too.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._folder = folder
+        self.folder = folder
+        self.set_aside = 0
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self.KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        return ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
         """Starts writing `state` and `progress` (JSON) as the checkpoint of `step`.
@@ -82,17 +88,17 @@ class Checkpoints:
           UserError: one does not fit the template; see `check_fit`.
           OSError: a file cannot be read, which says nothing about its content.
         """
-        check_fit(self._folder, template)
+        check_fit(self.folder, template)
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, failure = None, None
             try:
                 found = self._read(step, template)
                 check(found.progress)
                 restored = found
-            except (MemoryError, jax.errors.JaxRuntimeError):  # of this process, not of the files
-                raise
+            except (MemoryError, jax.errors.JaxRuntimeError, errors.UserError):
+                raise  # they say nothing about the files of the checkpoint
             except Exception as error:  # Orbax and its storage raise many kinds for a damaged file
-                _raise_unreadable(self._folder / str(step), error)
+                _raise_unreadable(self.folder / str(step), error)
                 failure = error
             if not distributed.any_process(restored is None):
                 return restored
@@ -119,6 +125,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self.set_aside += 1
         self._manager.close()
         if distributed.is_primary():
             print(
@@ -126,8 +133,8 @@ class Checkpoints:
                 "falling back to the one before",
                 file=sys.stderr,
             )
-            aside = self._folder.parent / f"damaged-{self._folder.name}-{step}"
-            (self._folder / str(step)).rename(unused_name(aside))
+            aside = self.folder.parent / f"damaged-{self.folder.name}-{step}"
+            (self.folder / str(step)).rename(unused_name(aside))
         distributed.wait_for_all(f"setting aside checkpoint {step}")
         self._manager = self._open()
 
@@ -148,7 +155,7 @@ class Checkpoints:
             yield
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise OSError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
+            raise OSError(f"cannot write a checkpoint in {self.folder}: {reason}") from error
 
 
 def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
@@ -213,7 +220,8 @@ def _progress(path: pathlib.Path) -> dict[str, Any] | None:
 def _saved_leaves(path: pathlib.Path) -> dict[str, str]:
     """The leaves of a checkpoint's state, as `_leaves`; {} where Orbax cannot tell them."""
     try:
-        return _leaves(ocp.StandardCheckpointHandler().metadata(path.absolute() / "state").tree)
+        state: Any = path.absolute() / "state"
+        return _leaves(ocp.StandardCheckpointHandler().metadata(state).tree)
     except Exception:  # it is damaged: then there is less to say
         return {}
 
