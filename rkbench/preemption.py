@@ -96,7 +96,8 @@ def handled() -> Iterator[None]:
         for number in _SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    threading.Thread(target=_watch, args=(received,), name="preemption", daemon=True).start()
+    watcher = threading.Thread(target=_watch, args=(received,), name="preemption", daemon=True)
+    watcher.start()
     try:
         yield
     except Preempted as request:
@@ -107,7 +108,8 @@ def handled() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
-        noted.close()
+        noted.close()  # which ends the thread
+        watcher.join()
         _forget()
 
 
