@@ -44,7 +44,7 @@ def make(experiment):
 
     def made(**changes):
         one = config(**changes)
-        size = len(one.seeds) if one.vectorize_seeds == "on" else 1
+        size = len(changes["seeds"]) if one.vectorize_seeds == "on" else 1
         latest[size] = Experiment.from_config(one, like=latest.get(size, experiment))
         return latest[size]
 
