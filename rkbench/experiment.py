@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import workloads
+from configs.common import with_real_numbers
 from rkbench import compilation, config_checks, errors, optimizers, schedules, sharding
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
@@ -63,6 +64,7 @@ class Experiment:
           UserError: a value that cannot work, with the valid ones.
         """
         config_checks.check(config)
+        config = with_real_numbers(config)
         layout = sharding.layout(config.mesh)
         compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)

@@ -130,6 +130,37 @@ def test_a_budget_of_gradients_is_divided_by_what_a_step_spends(variant, field, 
     assert rerun.config.optimizer == tuned.trials[1].config.optimizer
 
 
+def settings_of(base, own, trials=4):
+    tuned = plan.tuning(base, own, plan.Protocol(trials=trials), pathlib.Path("x"))
+    return tuned, [tuple(trial.settings.values()) for trial in tuned.trials]
+
+
+@pytest.mark.parametrize("variant", ["adamw,weight_decay=0", "optax:adamw,weight_decay=0"])
+def test_a_real_number_is_tuned_as_one_whatever_the_presets_literal_was(variant):
+    field = "optimizer.weight_decay"
+    tuned, settings = settings_of(config(variant), {field: LogUniform(1e-3, 0.4)})
+    assert settings == [(0.001,), (0.00736806,), (0.0542884,), (0.4,)]
+    assert [trial.config.optimizer.weight_decay for trial in tuned.trials] == [
+        value for (value,) in settings
+    ]
+    assert tuned.traced == ("weight_decay",)
+
+
+def test_whole_numbers_are_reported_as_they_run_and_once():
+    base = config("adam")
+    with base.unlocked():
+        base.update({"schedule": {"name": "warmup_cosine", "warmup_steps": 1}})
+    own = {"schedule.warmup_steps": Uniform(1, 3), "l2": Fixed(0)}
+    tuned, settings = settings_of(base, own, trials=9)
+    assert settings == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert [trial.folder.name for trial in tuned.trials] == ["trial-000", "trial-001", "trial-002"]
+    steps = [trial.config.schedule.warmup_steps for trial in tuned.trials]
+    assert steps == [1, 2, 3]
+    assert all(type(value) is int for value in steps)
+    (edge,) = results.edges(tuned, tuned.trials[2])  # of the values that ran
+    assert (edge.value, edge.upwards) == (3, True)
+
+
 def test_the_budget_follows_a_method_that_is_tuned():
     own = {"optimizer.tableau": Choice(("heun", "rk4"))}
     protocol = plan.Protocol(gradient_evaluations=400)

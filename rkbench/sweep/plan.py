@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs.common import WHOLE, with_real_numbers
 from rkbench import costs, errors, run_record
 from rkbench.experiment import check_optimizer, learning_rates
 from rkbench.scoring.scores import QUANTITIES
@@ -70,7 +71,7 @@ class Trial:
     Attributes:
       optimizer: its name.
       number: from 0.
-      settings: what the space says.
+      settings: of the space's fields, as they are in the config.
       config: all of it, locked.
       folder: the run's.
     """
@@ -148,8 +149,7 @@ def tuning(config: Any, space: Space, protocol: Protocol, workdir: pathlib.Path)
     width = max(3, len(str(len(sampled) - 1)))
     spent: dict[str, int] = {}
     trials = []
-    for number, settings in enumerate(sampled):
-        trial = changed(base, settings)
+    for number, (settings, trial) in enumerate(_different(base, sampled)):
         try:
             check_optimizer(trial.optimizer, learning_rates(trial))
         except ValueError as error:
@@ -158,6 +158,21 @@ def tuning(config: Any, space: Space, protocol: Protocol, workdir: pathlib.Path)
         path = folder / f"trial-{number:0{width}d}"
         trials.append(Trial(name, number, settings, trial, path))
     return Tuning(name, space, base, tuple(trials), folder)
+
+
+def _different(base: Any, sampled: Sequence[Settings]) -> list[tuple[Settings, Any]]:
+    """The settings as they run, with their configs: whole numbers are whole, none is there twice."""
+    found: dict[str, tuple[Settings, Any]] = {}
+    for settings in sampled:
+        trial = changed(base, settings)
+        ran = {field: _ran(value, get(trial, field)) for field, value in settings.items()}
+        found.setdefault(repr(ran), (ran, trial))
+    return list(found.values())
+
+
+def _ran(sampled: Any, configured: Any) -> Any:
+    """The number that is in the config; of anything else what the space says, which is the same."""
+    return configured if isinstance(configured, int | float) else sampled
 
 
 def _with_budget(config: Any, protocol: Protocol, spent: dict[str, int]) -> Any:
@@ -183,24 +198,34 @@ def _with_budget(config: Any, protocol: Protocol, spent: dict[str, int]) -> Any:
 
 
 def changed(config: Any, settings: Mapping[str, Any]) -> Any:
-    """A locked copy of the config with these fields; whole numbers stay whole.
+    """A locked copy of the config with these fields; whole numbers stay whole, as real ones real.
 
     Raises:
       UserError: a value of the wrong type.
     """
-    copy = config.copy_and_resolve_references()
+    copy = with_real_numbers(config).copy_and_resolve_references()
     with copy.unlocked():
         for field, value in settings.items():
-            old = copy
-            for name in field.split("."):
-                old = old[name]
-            if type(old) is int and isinstance(value, float):
+            if _is_whole(field, get(copy, field)) and isinstance(value, float):
                 value = round(value)
             try:
                 copy.update_from_flattened_dict({field: value})
             except TypeError as error:
                 raise errors.UserError(f"{field}={value!r}: {error}") from error
-    return copy.lock()
+    return with_real_numbers(copy).lock()
+
+
+def get(config: Any, field: str) -> Any:
+    """The value of "group.field"."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _is_whole(field: str, value: Any) -> bool:
+    """Whether a field takes whole numbers only; some of an optimizer's are None by default."""
+    group, _, name = field.partition(".")
+    return type(value) is int or (group == "optimizer" and name in WHOLE)
 
 
 def description(tunings: Sequence[Tuning], protocol: Protocol) -> dict[str, Any]:
