@@ -54,8 +54,10 @@ have more, of the parts one chooses or seldom used ones of optax's: `key=value` 
 """
 
 WHOLE = frozenset(
-    ("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed")
-    + ("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps")
+    (
+        *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed"),
+        *("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps"),
+    )
 )
 """The keywords of optimizers that are whole numbers; all others that are numbers are real.
 

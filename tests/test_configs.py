@@ -104,9 +104,9 @@ def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
 def test_the_whole_numbers_among_keywords_are_those_of_the_registry():
     whole, real = set(), set()
     for name in optimizers.names():
-        for keyword, default in optimizers.hyperparameters(name).items():
-            if type(default) in (int, float):
-                (whole if type(default) is int else real).add(keyword)
+        for keyword, value in optimizers.hyperparameters(name).items():
+            if type(value) in (int, float):
+                (whole if type(value) is int else real).add(keyword)
     unset = {"seed", "warmup_steps"}  # None by default
     assert whole | unset == common.WHOLE
     assert not real & common.WHOLE

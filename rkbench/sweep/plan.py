@@ -161,7 +161,7 @@ def tuning(config: Any, space: Space, protocol: Protocol, workdir: pathlib.Path)
 
 
 def _different(base: Any, sampled: Sequence[Settings]) -> list[tuple[Settings, Any]]:
-    """The settings as they run, with their configs: whole numbers are whole, none is there twice."""
+    """The settings as they run, whole numbers whole, and their configs; none is there twice."""
     found: dict[str, tuple[Settings, Any]] = {}
     for settings in sampled:
         trial = changed(base, settings)
