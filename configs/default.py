@@ -58,6 +58,8 @@ def get_config() -> Any:
 
     # Training
     config.total_steps = 10_000  # optimizer steps, whatever an optimizer spends on each
+    # gradient evaluations of a seed, which ends with the last step that stays within them; 0: any
+    config.max_grad_evals = 0
     config.batch_size = FieldReference(16, field_type=object)  # examples a step, or "full"
     config.physical_batch_size = 0  # examples in memory at once; 0: the whole batch. Same gradient
     config.seeds = (0,)  # one run each: initial parameters and order of the data

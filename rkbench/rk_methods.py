@@ -6,16 +6,19 @@ from typing import Any, NamedTuple
 
 import optax
 
+from rkbench.baselines import Spending
 from rkbench.errors import UserError, unknown
 from rkbench.rk import (
     FAMILIES,
     PRECONDITIONERS,
     STEP_SIZES,
     TABLEAUS,
+    Preconditioner,
     StepSizeRule,
     Tableau,
     runge_kutta,
 )
+from rkbench.rk.checks import POSITIVE, check_number
 
 # Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -36,6 +39,8 @@ class Keyword(NamedTuple):
 
 class RungeKuttaMethod:
     """A registered name: some parts chosen for good, the others left to keywords."""
+
+    spending = Spending.FIXED
 
     def __init__(self, name: str, momentum: float = 0.0, **chosen: str | Tableau) -> None:
         self.name = name
@@ -63,6 +68,7 @@ class RungeKuttaMethod:
         given: Mapping[str, Any],
         unroll_stages: bool | None = None,
         clip_norm: float | None = None,
+        stage_clip_norm: float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         """The optimizer; raises `UserError` for a keyword that does not exist or has no effect."""
         self._check_keywords(given)
@@ -71,10 +77,13 @@ class RungeKuttaMethod:
         arguments: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
         for key, keyword in keywords.items():
             arguments[keyword.part][keyword.parameter] = given.get(key, keyword.default)
+        preconditioner = _build("preconditioner", parts, arguments)
+        if stage_clip_norm is not None:
+            preconditioner = _clipped(preconditioner, stage_clip_norm)
         return runge_kutta(
             _build("tableau", parts, arguments),
             self._step_size(learning_rate, parts, arguments),
-            preconditioner=_build("preconditioner", parts, arguments),
+            preconditioner=preconditioner,
             momentum=parts["momentum"],
             clip_norm=clip_norm,
             unroll_stages=unroll_stages,
@@ -115,6 +124,24 @@ class RungeKuttaMethod:
                 f"optimizer {self.name!r}: {key} has no effect without {' or '.join(takers)}; "
                 f"what has: {', '.join(valid)}"
             )
+
+
+def _clipped(preconditioner: Preconditioner, max_norm: float) -> Preconditioner:
+    """The preconditioner of a field whose gradient is clipped to `max_norm` at every stage.
+
+    The clipping belongs to the field: a step-size rule still sees the loss's own gradient.
+    """
+    check_number("stage_clip_norm", max_norm, POSITIVE)
+    clipping = optax.clip_by_global_norm(max_norm)
+
+    def clip(gradient: Any) -> Any:
+        return clipping.update(gradient, optax.EmptyState())[0]
+
+    def update(gradient: Any, state: Any) -> tuple[Any, Any]:
+        precondition, state = preconditioner.update(clip(gradient), state)
+        return lambda g: precondition(clip(g)), state
+
+    return Preconditioner(preconditioner.init, update)
 
 
 def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:

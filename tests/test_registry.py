@@ -95,8 +95,6 @@ def test_hyperparameters_are_those_with_an_effect():
 @pytest.mark.filterwarnings("ignore:Specifying a key will be required")
 def test_defaults_can_be_given_as_they_are():
     for name in optimizers.names():
-        if name == "optax:contrib.dpsgd":  # has keywords without defaults
-            continue
         rate = None if name == "rk4_dalr" else 0.1
         assert create(name, rate, **optimizers.hyperparameters(name)).update
     parts = optimizers.hyperparameters("heun", preconditioner="adagrad", momentum=0.5)
@@ -132,7 +130,7 @@ REFUSED = [
     ("optax:chain", 0.1, {}, r"unknown optimizer 'optax:chain'"),
     ("rk4", None, {}, r"'rk4' needs a learning_rate"),
     ("adam", None, {}, r"'adam' needs a learning_rate"),
-    ("optax:contrib.dpsgd", 0.1, {}, r"needs a l2_norm_clip"),
+    ("optax:contrib.dpsgd", 0.1, {}, r"cannot be run: it needs the gradient of every example"),
     ("rk4", -0.1, {}, r"learning_rate must be a finite number >= 0, not -0\.1"),
     ("sgd", math.nan, {}, r"learning_rate must be a finite number >= 0, not nan"),
     ("optax:lion", math.inf, {}, r"learning_rate must be a finite number >= 0, not inf"),

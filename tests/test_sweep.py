@@ -161,6 +161,20 @@ def test_whole_numbers_are_reported_as_they_run_and_once():
     assert (edge.value, edge.upwards) == (3, True)
 
 
+def test_where_the_loss_decides_what_a_step_costs_runs_end_with_the_budget():
+    own = {"l2": Choice((0.0, 1e-4))}
+    protocol = plan.Protocol(gradient_evaluations=200)
+    base = config("optax:lbfgs,learning_rate=None")
+    for trial in plan.tuning(base, own, protocol, pathlib.Path("x")).trials:
+        assert (trial.config.max_grad_evals, trial.config.total_steps) == (200, 200)
+    scheduled = config("optax:lbfgs,schedule.name=cosine")
+    with pytest.raises(UserError, match="how many steps 'optax:lbfgs' takes"):
+        plan.tuning(scheduled, own, protocol, pathlib.Path("x"))
+    sophia = plan.tuning(config("optax:contrib.sophia"), own, protocol, pathlib.Path("x"))
+    assert [trial.config.total_steps for trial in sophia.trials] == [166, 166]  # 166 + 2 * 17
+    assert sophia.trials[0].config.max_grad_evals == 0
+
+
 def test_the_budget_follows_a_method_that_is_tuned():
     own = {"optimizer.tableau": Choice(("heun", "rk4"))}
     protocol = plan.Protocol(gradient_evaluations=400)

@@ -30,7 +30,12 @@ def config(variant="rk4_momentum", **changes):
 
 
 @pytest.mark.parametrize(
-    ("variant", "calls"), [("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)]
+    ("variant", "calls"),
+    [
+        *(("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)),
+        ("optax:noisy_sgd", 3),  # a typed PRNG key in its state
+        ("optax:contrib.galore", 3),  # arrays without elements in it
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path, monkeypatch, variant, calls
