@@ -50,8 +50,9 @@ def get_config() -> Any:
     config.optimizer = ConfigDict()  # name, learning_rate and the optimizer's own keywords
     config.schedule = ConfigDict()  # multiplies the learning rate
     config.schedule.name = "constant"  # "constant", "cosine" or "warmup_cosine"
-    config.schedule.warmup_steps = 0  # steps of linear warm-up ("warmup_cosine")
-    config.schedule.end_factor = 0.0  # learning rate at the last step over its peak (both cosines)
+    config.schedule.warmup_steps = 0  # of linear warm-up ("warmup_cosine"); its first has rate 0
+    # learning rate over its peak at step total_steps, one after the last step (both cosines)
+    config.schedule.end_factor = 0.0
 
     config.grad_clip_norm = 0.0  # largest norm of the Runge-Kutta gradient; 0: any
     config.grad_clip_stages = False  # clip the gradient of each stage instead

@@ -25,7 +25,7 @@ from rkbench.baselines import (
 from rkbench.errors import UserError, unknown
 from rkbench.optimizer_states import find
 from rkbench.rk import RungeKuttaState, Tableau
-from rkbench.rk_methods import RK_METHODS, RungeKuttaMethod
+from rkbench.rk_methods import RK_METHODS, RungeKuttaMethod, check_called
 
 
 def names() -> tuple[str, ...]:
@@ -64,7 +64,8 @@ def create(
       stage_clip_norm: the largest norm of the gradient at each stage; None for any. A step-size
         rule takes the loss's own gradient all the same.
       **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
-        be traced.
+        be traced. Parts of a Runge-Kutta method are names or the parts themselves, as
+        `preconditioner=adagrad(0.1)`.
 
     Returns:
       An optimizer. Pass every `update` all of `grad_fn=` (Runge-Kutta methods), `value=`, `grad=`
@@ -74,6 +75,9 @@ def create(
       UserError: an unknown name, an unknown keyword or one without effect, a number out of range,
         or no learning rate where one is needed.
     """
+    # As `optax.inject_hyperparams` passes **hyperparameters on: as one keyword of that name.
+    hyperparameters = hyperparameters.pop("hyperparameters", {}) | hyperparameters
+    check_called("learning_rate", learning_rate)
     return _entry(name).create(
         learning_rate, hyperparameters, unroll_stages, clip_norm, stage_clip_norm
     )
@@ -129,6 +133,9 @@ def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
 def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
     if isinstance(name, Tableau):
         return RungeKuttaMethod(name.name, tableau=name)
+    check_called("the optimizer", name)
+    if not isinstance(name, str):
+        raise UserError(f"an optimizer is a name or a Tableau, not {name!r}")
     if name in NOT_REGISTERED:
         raise UserError(f"optimizer {name!r} cannot be run: {NOT_REGISTERED[name]}")
     if name not in _registry():

@@ -20,12 +20,14 @@ from rkbench.rk import (
 )
 from rkbench.rk.checks import POSITIVE, check_number
 
-# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
+# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method, and take
+# a name or the part itself.
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()} | FAMILIES,
     "preconditioner": PRECONDITIONERS,
     "step_size": STEP_SIZES,
 }
+OBJECTS = {"tableau": Tableau, "preconditioner": Preconditioner, "step_size": StepSizeRule}
 NOT_KEYWORDS = ("table", "learning_rate")  # parameters of factories that users give otherwise
 
 
@@ -94,9 +96,10 @@ class RungeKuttaMethod:
         rule = parts["step_size"]
         if rule != "fixed":
             if learning_rate is not None:
+                named, takes = isinstance(rule, str), ", ".join(arguments["step_size"])
                 raise UserError(
-                    f"optimizer {self.name!r}: learning_rate has no effect with the step-size rule "
-                    f"{rule!r}, which takes: {', '.join(arguments['step_size'])}"
+                    f"optimizer {self.name!r}: learning_rate has no effect with "
+                    + (f"the step-size rule {rule!r}, which takes: {takes}" if named else "a rule")
                 )
         elif learning_rate is None:
             raise UserError(f"optimizer {self.name!r} needs a learning_rate")
@@ -160,14 +163,25 @@ def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:
 
 
 def _factory(part: str, choice: Any) -> Callable[..., Any]:
-    """The factory called `choice`; a tableau may also be given itself, or as a mapping."""
-    if part == "tableau" and isinstance(choice, Tableau):
+    """The factory called `choice`; a part may also be given itself, a tableau as a mapping too."""
+    if isinstance(choice, OBJECTS[part]):
         return lambda: choice
+    check_called(part, choice)
     if part == "tableau" and isinstance(choice, Mapping):
         return lambda: Tableau.from_mapping(choice)
     if not isinstance(choice, str) or choice not in PARTS[part]:
-        raise unknown(part.replace("_", "-"), choice, PARTS[part])
+        raise unknown(part.replace("_", "-"), str(choice), PARTS[part])
     return PARTS[part][choice]
+
+
+def check_called(argument: str, value: Any) -> None:
+    """Raises a UserError for a function that makes a part, where the part itself is needed."""
+    for name, factory in [item for part in PARTS.values() for item in part.items()]:
+        if value is factory:
+            raise UserError(
+                f"{argument} is the function {value.__name__} itself: call it, as "
+                f"{value.__name__}(), or give the name {name!r}"
+            )
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -110,15 +110,16 @@ def test_line_search_counts_its_trial_steps():
 def test_schedule_free_is_evaluated_at_its_average(x64):
     """x, y and z of Defazio et al. (2024), written down: y is where gradients are taken."""
     rate, beta, gradient = 0.3, 0.9, lambda x: x**3 - 0.2 * x
-    optimizer = create("optax:contrib.schedule_free_sgd", rate, b1=beta)
-    y = jnp.asarray([1.0, -2.0, 0.3])
-    state = optax.chain(optimizer, optax.identity()).init(y)
+    schedule_free = create("optax:contrib.schedule_free_sgd", rate, b1=beta)
+    optimizer: Any = optax.chain(schedule_free, optax.identity())
+    y: Any = jnp.asarray([1.0, -2.0, 0.3])
+    state = optimizer.init(y)
     x = z = np.asarray(y)
     for t in range(1, 8):
         z = z - rate * gradient(np.asarray(y))
         x = (1 - 1 / t) * x + z / t
-        updates, inner = optimizer.update(gradient(y), state[0], y)
-        y, state = optax.apply_updates(y, updates), (inner, state[1])
+        updates, state = optimizer.update(gradient(y), state, y)
+        y = optax.apply_updates(y, updates)
         np.testing.assert_allclose(y, beta * x + (1 - beta) * z, rtol=1e-12)
         np.testing.assert_allclose(optimizers.eval_params(state, y), x, rtol=1e-12)
     assert np.abs(np.asarray(y) - x).max() > 1e-3

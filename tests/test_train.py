@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from optax import contrib
 from resuming import SETTINGS, check_resuming, log
 
 import rkbench.group
 from configs import digits_mlp
 from rkbench import summary
 from rkbench.errors import UserError
+from rkbench.evaluate import Evaluator
 from rkbench.experiment import Experiment
+from rkbench.optimizer_states import find
 from rkbench.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
 
@@ -63,6 +67,46 @@ def test_the_log_holds_each_event_once_and_in_order(tmp_path):
     assert record["seeds"][0]["best_test_accuracy"] == best
     assert record["seeds"][0]["final_test_accuracy"] == lines[-1]["test/accuracy"]
     assert record == json.loads((tmp_path / "run.json").read_text())
+
+
+def test_schedule_free_runs_are_evaluated_at_the_average_also_their_statistics(
+    tmp_path, monkeypatch
+):
+    variant = "optax:contrib.schedule_free_sgd,learning_rate=0.5"
+    settings = {"seeds": (0, 1), "vectorize_seeds": "on", "batch_norm_update": "recompute"}
+    experiment = Experiment.from_config(config(variant, **settings))
+    trained, given = [], []
+    evaluated, renewed = Program.evaluated, Program.with_new_statistics
+
+    def spy(self, state):
+        trained.append(jax.device_get(state))
+        return evaluated(self, state)
+
+    def spy_on_statistics(self, state, *arguments):
+        given.append(jax.device_get(state))
+        return renewed(self, state, *arguments)
+
+    monkeypatch.setattr(Program, "evaluated", spy)
+    monkeypatch.setattr(Program, "with_new_statistics", spy_on_statistics)
+    train_experiment(experiment, tmp_path)
+    seed = 1
+    last, statistics_at = (jax.tree.map(lambda x: x[seed], s[-1]) for s in (trained, given))
+    (state,) = find(last.opt_state, contrib.ScheduleFreeState)
+    average = contrib.schedule_free_eval_params(state, last.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+        statistics_at.params,
+        average,
+    )
+    lines = [line for line in log(tmp_path) if line["seed"] == seed and "test/loss" in line]
+    logged = lines[-1]["test/loss"]
+    alone = Evaluator(experiment.workload, loop=True, seeds_at_once=1)
+    at_average, at_params = (
+        alone(params, last.model_state, experiment.splits["test"])["loss"].item()
+        for params in (average, last.params)
+    )
+    assert logged == pytest.approx(at_average, rel=1e-5)
+    assert abs(at_params - at_average) > 1e-3
 
 
 def test_a_finished_run_is_not_repeated_and_further_seeds_are_added(tmp_path, monkeypatch):
