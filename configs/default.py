@@ -43,7 +43,8 @@ def get_config() -> Any:
     config.dtype = "float32"
     config.remat = False  # compute blocks again in the backward pass instead of keeping them
     # where running statistics of batch norm come from: "first_stage" or "last_stage" of a step, or
-    # "recompute": from a few batches before each evaluation
+    # "recompute": from a few batches before each evaluation, as always where that is not at the
+    # parameters that are trained (schedule-free)
     config.batch_norm_update = "first_stage"
 
     # Optimizer

@@ -245,7 +245,8 @@ class Group:
         Where the optimizer is to be evaluated, which need not be at its parameters.
         """
         results, state = {}, self._experiment.program.evaluated(self._state)
-        if self._config.batch_norm_update == "recompute":
+        elsewhere = state is not self._state and jax.tree.leaves(state.model_state)
+        if self._config.batch_norm_update == "recompute" or elsewhere:
             state = self._experiment.program.with_new_statistics(state, self._seeds, step)
         for name, split in self._experiment.splits.items():
             sums = self._experiment.evaluator(state.params, state.model_state, split)

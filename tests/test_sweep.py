@@ -146,6 +146,13 @@ def test_a_real_number_is_tuned_as_one_whatever_the_presets_literal_was(variant)
     assert tuned.traced == ("weight_decay",)
 
 
+def test_numbers_of_numpy_are_pythons_in_the_config():
+    own = {"optimizer.weight_decay": Choice((np.float32(0.5), np.int64(1), 1.0))}
+    tuned, settings = settings_of(config("adamw"), own)
+    assert settings == [(0.5,), (1.0,)]
+    assert all(type(trial.config.optimizer.weight_decay) is float for trial in tuned.trials)
+
+
 def test_whole_numbers_are_reported_as_they_run_and_once():
     base = config("adam")
     with base.unlocked():

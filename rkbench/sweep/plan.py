@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.common import WHOLE, with_real_numbers
+from configs import common
 from rkbench import costs, errors, optimizers, run_record
 from rkbench.baselines import Spending
 from rkbench.experiment import check_optimizer, learning_rates
@@ -221,16 +221,15 @@ def changed(config: Any, settings: Mapping[str, Any]) -> Any:
     Raises:
       UserError: a value of the wrong type.
     """
-    copy = with_real_numbers(config).copy_and_resolve_references()
+    copy = common.with_real_numbers(config).copy_and_resolve_references()
     with copy.unlocked():
         for field, value in settings.items():
-            if _is_whole(field, get(copy, field)) and isinstance(value, float):
-                value = round(value)
+            value = _fitting(field, value, get(copy, field))
             try:
                 copy.update_from_flattened_dict({field: value})
             except TypeError as error:
                 raise errors.UserError(f"{field}={value!r}: {error}") from error
-    return with_real_numbers(copy).lock()
+    return common.with_real_numbers(copy).lock()
 
 
 def get(config: Any, field: str) -> Any:
@@ -240,10 +239,15 @@ def get(config: Any, field: str) -> Any:
     return config
 
 
-def _is_whole(field: str, value: Any) -> bool:
-    """Whether a field takes whole numbers only; some of an optimizer's are None by default."""
+def _fitting(field: str, value: Any, old: Any) -> Any:
+    """The value as the field can hold it: whole in whole fields, real in an optimizer's others."""
     group, _, name = field.partition(".")
-    return type(value) is int or (group == "optimizer" and name in WHOLE)
+    of_optimizer = group == "optimizer"
+    if of_optimizer:
+        value = common.number(name, value)
+    # Some whole numbers of an optimizer's are None by default.
+    whole = type(old) is int or (of_optimizer and name in common.WHOLE)
+    return round(value) if whole and isinstance(value, float) else value
 
 
 def description(tunings: Sequence[Tuning], protocol: Protocol) -> dict[str, Any]:
