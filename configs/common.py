@@ -53,6 +53,17 @@ They stand here too because a config imports nothing; a test compares the two. A
 have more, of the parts one chooses or seldom used ones of optax's: `key=value` adds them.
 """
 
+WHOLE = frozenset(
+    (
+        *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed"),
+        *("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps"),
+    )
+)
+"""The keywords of optimizers that are whole numbers; all others that are numbers are real.
+
+They stand here for the same reason, and a test compares them too.
+"""
+
 OPTAX_PREFIX = "optax:"
 _OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optimizer of optax's
 
@@ -64,6 +75,31 @@ class Variant(NamedTuple):
 
     settings: Preset
     presets: Mapping[str, Preset] = {}
+
+
+def number(field: str, value: Any) -> Any:
+    """The value of an optimizer's field; a float where the field is real, whatever its literal was.
+
+    A numpy scalar becomes Python's number, as records hold it.
+    """
+    if hasattr(value, "item") and not getattr(value, "ndim", 0):
+        value = value.item()
+    return float(value) if type(value) is int and field not in WHOLE else value
+
+
+def with_real_numbers(config: Any) -> Any:
+    """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
+    optimizer = config.optimizer
+    changed = {field: number(field, value) for field, value in optimizer.items()}
+    if all(changed[field] is optimizer[field] for field in changed):
+        return config
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked():
+        for field, value in changed.items():
+            if value is not optimizer[field]:
+                del copy.optimizer[field]  # and with it the type that the field had
+                copy.optimizer[field] = value
+    return copy
 
 
 def with_variant(
@@ -140,6 +176,8 @@ def _set(config: Any, key: str, value: Any) -> None:
         if key not in fields:
             raise _unknown("field", key, fields)
         holder, field = groups[fields[key]], key.removeprefix(f"{fields[key]}.")
+    if holder is config.optimizer:
+        value = number(field, value)
     try:
         holder[field] = value
     except TypeError:

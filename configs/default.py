@@ -43,21 +43,25 @@ def get_config() -> Any:
     config.dtype = "float32"
     config.remat = False  # compute blocks again in the backward pass instead of keeping them
     # where running statistics of batch norm come from: "first_stage" or "last_stage" of a step, or
-    # "recompute": from a few batches before each evaluation
+    # "recompute": from a few batches before each evaluation, as always where that is not at the
+    # parameters that are trained (schedule-free)
     config.batch_norm_update = "first_stage"
 
     # Optimizer
     config.optimizer = ConfigDict()  # name, learning_rate and the optimizer's own keywords
     config.schedule = ConfigDict()  # multiplies the learning rate
     config.schedule.name = "constant"  # "constant", "cosine" or "warmup_cosine"
-    config.schedule.warmup_steps = 0  # steps of linear warm-up ("warmup_cosine")
-    config.schedule.end_factor = 0.0  # learning rate at the last step over its peak (both cosines)
+    config.schedule.warmup_steps = 0  # of linear warm-up ("warmup_cosine"); its first has rate 0
+    # learning rate over its peak at step total_steps, one after the last step (both cosines)
+    config.schedule.end_factor = 0.0
 
     config.grad_clip_norm = 0.0  # largest norm of the Runge-Kutta gradient; 0: any
     config.grad_clip_stages = False  # clip the gradient of each stage instead
 
     # Training
     config.total_steps = 10_000  # optimizer steps, whatever an optimizer spends on each
+    # gradient evaluations of a seed, which ends with the last step that stays within them; 0: any
+    config.max_grad_evals = 0
     config.batch_size = FieldReference(16, field_type=object)  # examples a step, or "full"
     config.physical_batch_size = 0  # examples in memory at once; 0: the whole batch. Same gradient
     config.seeds = (0,)  # one run each: initial parameters and order of the data

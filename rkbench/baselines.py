@@ -3,6 +3,7 @@
 Each is wrapped by `count_grad_evals`, so that results can be compared at equal computation.
 """
 
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,11 +14,22 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from rkbench import optimizer_states
 from rkbench.errors import UserError, unknown
+from rkbench.optimizer_states import find
 from rkbench.rk.checks import DECAY, FINITE, NON_NEGATIVE, POSITIVE, check_number
 from rkbench.rk.step_size import StepSizeRule, check_learning_rate
 
 Evaluations = Callable[[Any, Any], Any]  # (inner state before, after) -> evaluations of the step
+
+
+class Spending(enum.Enum):
+    """What decides the gradient evaluations of a step."""
+
+    FIXED = enum.auto()  # they are the same in every step
+    SCHEDULED = enum.auto()  # the step's number, as where every tenth step spends more
+    BY_LOSS = enum.auto()  # the loss, as with a line search: known only afterwards
+
 
 VALUE = {"value": "value"}  # Polyak's and MoMo's step sizes need the loss
 
@@ -95,7 +107,7 @@ class CountGradEvalsState(NamedTuple):
     """The state of `count_grad_evals`."""
 
     grad_evals: jax.Array  # gradient evaluations spent: int32 scalar
-    inner: Any  # the state of the optimizer wrapped
+    inner: Any  # the state of the optimizer wrapped, as `optimizer_states.kept` keeps it
 
 
 def count_grad_evals(
@@ -115,36 +127,58 @@ def count_grad_evals(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> CountGradEvalsState:
-        return CountGradEvalsState(jnp.zeros((), jnp.int32), inner.init(params))
+        state = optimizer_states.kept(inner.init(params))
+        state = optimizer_states.with_own_buffers(state)
+        return CountGradEvalsState(jnp.zeros((), jnp.int32), state)
 
     def update(updates, state: Any, params=None, **given):
         known = {key: given[name] for key, name in extra_args.items() if name in given}
-        updates, inner_state = inner.update(updates, state.inner, params, **known)
-        spent = jnp.asarray(evaluations(state.inner, inner_state), jnp.int32)
-        return updates, CountGradEvalsState(state.grad_evals + spent, inner_state)
+        before = optimizer_states.restored(state.inner)
+        updates, after = inner.update(updates, before, params, **known)
+        spent = jnp.asarray(evaluations(before, after), jnp.int32)
+        return updates, CountGradEvalsState(state.grad_evals + spent, optimizer_states.kept(after))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+_LINE_SEARCHES = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
 
 
 def line_search_evaluations(before: Any, after: Any) -> Any:
     """The gradient itself and one more evaluation a trial step of the line search."""
     del before
-    return 1 + jnp.asarray(optax.tree.get(after, "num_linesearch_steps", 0))
+    searches = find(after, *_LINE_SEARCHES)
+    return 1 + sum(jnp.asarray(search.info.num_linesearch_steps) for search in searches)
 
 
 def hutchinson_evaluations(before: Any, after: Any) -> Any:
     """Sophia: two more (a Hessian-vector product) in the steps that draw a new random vector."""
-    old, new = (optax.tree.get(state, "hessian_fn_state").key for state in (before, after))
-    return 1 + 2 * jnp.any(old != new)
+    old, new = (find(state, contrib.HutchinsonState) for state in (before, after))
+    drawn = [jnp.any(one.key != other.key) for one, other in zip(old, new, strict=True)]
+    return 1 + 2 * sum(jnp.asarray(one, jnp.int32) for one in drawn)
 
 
 # Of optax's optimizers, those that evaluate the loss themselves: what they spend and need.
-MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Mapping[str, str]]] = {
+MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Spending, Mapping[str, str]]] = {
     "optax:lbfgs": (
         line_search_evaluations,
+        Spending.BY_LOSS,
         {"value": "value", "grad": "grad", "value_fn": "value_fn"},
     ),
-    "optax:contrib.sophia": (hutchinson_evaluations, {"obj_fn": "value_fn"}),
+    "optax:contrib.sophia": (hutchinson_evaluations, Spending.SCHEDULED, {"obj_fn": "value_fn"}),
+}
+
+
+# By the type of an optimizer's state: where it is to be evaluated, if not at its parameters, which
+# are then the points at which it wants gradients. (state, parameters) -> parameters.
+EVAL_PARAMS: dict[type, Callable[[Any, Any], Any]] = {
+    contrib.ScheduleFreeState: contrib.schedule_free_eval_params,  # x, the average; not y
+    optax.LookaheadState: lambda state, params: params.slow,  # a wrapper: registered under no name
+}
+
+# What optax exports and a step cannot give what it needs.
+NOT_REGISTERED = {
+    "optax:contrib.dpsgd": "it needs the gradient of every example, where there is that of a batch",
 }
 
 
@@ -154,6 +188,7 @@ class Baseline(NamedTuple):
     name: str
     factory: Callable[..., optax.GradientTransformation]
     evaluations: Evaluations = one_evaluation
+    spending: Spending = Spending.FIXED
     extra_args: Mapping[str, str] = VALUE
 
     def hyperparameters(self, **given: Any) -> dict[str, Any]:
@@ -168,6 +203,7 @@ class Baseline(NamedTuple):
         given: Mapping[str, Any],
         unroll_stages: bool | None = None,
         clip_norm: float | None = None,
+        stage_clip_norm: float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         """The optimizer, counting, on clipped gradients; there are no stages to unroll."""
         del unroll_stages
@@ -189,9 +225,11 @@ class Baseline(NamedTuple):
             arguments[self._learning_rate_name] = learning_rate
         self._check_required(arguments)
         optimizer = self._made(arguments)
-        if clip_norm is not None:
-            check_number("clip_norm", clip_norm, POSITIVE)
-            optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+        # The gradient is the only stage there is.
+        for name, norm in (("clip_norm", clip_norm), ("stage_clip_norm", stage_clip_norm)):
+            if norm is not None:
+                check_number(name, norm, POSITIVE)
+                optimizer = optax.chain(optax.clip_by_global_norm(norm), optimizer)
         return count_grad_evals(optimizer, self.evaluations, self.extra_args)
 
     def _made(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -221,11 +259,13 @@ def optax_optimizers() -> dict[str, Baseline]:
         prefix + public: Baseline(prefix + public, factory)
         for prefix, module in (("optax:", optax), ("optax:contrib.", contrib))
         for public, factory in sorted(vars(module).items(), key=lambda item: item[0])
-        if _is_optimizer(public, factory)
+        if _is_optimizer(public, factory) and prefix + public not in NOT_REGISTERED
     }
     return plain | {
-        name: plain[name]._replace(evaluations=evaluations, extra_args=extra_args)
-        for name, (evaluations, extra_args) in MORE_THAN_A_GRADIENT.items()
+        name: plain[name]._replace(
+            evaluations=evaluations, spending=spending, extra_args=extra_args
+        )
+        for name, (evaluations, spending, extra_args) in MORE_THAN_A_GRADIENT.items()
         if name in plain
     }
 

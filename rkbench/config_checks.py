@@ -15,6 +15,7 @@ _MOST = 2**31 - 1  # the device counts in int32
 # (least, most) of each number; a model's and an optimizer's own are theirs to check.
 _RANGES = {
     "total_steps": (1, 2**24),  # schedules of optax count in float32
+    "max_grad_evals": (0, _MOST),
     "physical_batch_size": (0, _MOST),
     "eval_every_steps": (0, _MOST),
     "checkpoint_every_steps": (0, _MOST),

@@ -8,6 +8,7 @@ operations a parameter, is left out.
 
 import importlib
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rkbench import errors
@@ -66,10 +67,41 @@ def of_workload(config: Any) -> Cost:
 
 def grad_evals_of_step(config: Any) -> int:
     """The gradients that one step of a config's optimizer spends, by its own count."""
+    from rkbench import optimizers
+
+    init, step = _toy(config)
+    return int(optimizers.grad_evals(step(init())))
+
+
+def steps_within(config: Any, grad_evals: int) -> int:
+    """The most steps of a config's optimizer that spend no more than `grad_evals`.
+
+    Not for an optimizer whose steps cost what the loss demands.
+    """
+    import jax
+    import numpy as np
+
+    from rkbench import optimizers
+    from rkbench.baselines import Spending
+
+    if optimizers.spending(config.optimizer.name) is Spending.FIXED:
+        return grad_evals // grad_evals_of_step(config)
+    init, step = _toy(config)
+
+    def counted(state, _):
+        state = step(state)
+        return state, optimizers.grad_evals(state)
+
+    # Every step costs one at least: no more than so many can fit.
+    _, spent = jax.jit(lambda: jax.lax.scan(counted, init(), length=grad_evals))()
+    return int(np.searchsorted(np.asarray(spent), grad_evals, side="right"))
+
+
+def _toy(config: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """The first state of a config's optimizer, and its step, on a loss of one parameter."""
     import jax
     import jax.numpy as jnp
 
-    from rkbench import optimizers
     from rkbench.experiment import make_optimizer
 
     optimizer = make_optimizer(config.optimizer, 0.1)
@@ -79,16 +111,19 @@ def grad_evals_of_step(config: Any) -> int:
         return (params["w"] ** 2).sum()
 
     gradient = jax.grad(loss)
-    _, state = optimizer.update(
-        gradient(params),
-        optimizer.init(params),
-        params,
-        grad_fn=gradient,
-        value=loss(params),
-        grad=gradient(params),
-        value_fn=loss,
-    )
-    return int(optimizers.grad_evals(state))
+
+    def step(state):
+        return optimizer.update(
+            gradient(params),
+            state,
+            params,
+            grad_fn=gradient,
+            value=loss(params),
+            grad=gradient(params),
+            value_fn=loss,
+        )[1]
+
+    return lambda: optimizer.init(params), step
 
 
 def of_step(config: Any, cost: Cost) -> StepCost:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import workloads
-from rkbench import compilation, config_checks, errors, optimizers, schedules, sharding
+from configs.common import with_real_numbers
+from rkbench import budget, compilation, config_checks, errors, optimizers, schedules, sharding
 from rkbench.batches import FULL, resolve_batch_size
 from rkbench.evaluate import Evaluator, Split, StreamedSplit, split
 from rkbench.feed import Feed, open_feed
@@ -63,6 +64,7 @@ class Experiment:
           UserError: a value that cannot work, with the valid ones.
         """
         config_checks.check(config)
+        config = with_real_numbers(config)
         layout = sharding.layout(config.mesh)
         compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)
         compilation.compiled_loops(config.compiled_loops, convolves=False)
@@ -171,10 +173,11 @@ class Experiment:
                 config.optimizer,
                 unroll_stages=last_stage or not self.loop,
                 clip_norm=None if config.grad_clip_stages else clip_norm,
+                stage_clip_norm=clip_norm if config.grad_clip_stages else None,
+                max_grad_evals=config.max_grad_evals,
             ),
             self.batch_size,
             self.chunk,
-            stage_clip_norm=clip_norm if config.grad_clip_stages else None,
             last_stage_state=last_stage,
             streamed=not isinstance(self.workload.train, dict),
             layout=self.layout,
@@ -260,21 +263,26 @@ def make_optimizer(
     learning_rate,
     unroll_stages: bool = False,
     clip_norm: float | None = None,
+    stage_clip_norm: float | None = None,
+    max_grad_evals: int = 0,
     **instead: Any,
 ):
     """The optimizer of the config's `optimizer` with the given learning rate (or none).
 
+    It ends within `max_grad_evals` gradient evaluations; 0 for no such end.
     Keywords of the optimizer given here take the place of the config's.
     """
     keywords = config.to_dict() | instead
     name, peak = keywords.pop("name"), keywords.pop("learning_rate")
-    return optimizers.create(
+    optimizer = optimizers.create(
         name,
         None if peak is None else learning_rate,
         unroll_stages=unroll_stages or None,  # None: the core's own choice
         clip_norm=clip_norm,
+        stage_clip_norm=stage_clip_norm,
         **keywords,
     )
+    return budget.within_budget(optimizer, max_grad_evals) if max_grad_evals else optimizer
 
 
 def check_optimizer(config, learning_rates: np.ndarray) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rkbench.sharding import ONE_DEVICE, Layout
 
@@ -174,22 +173,15 @@ class Stages:
         written out, since a compiled loop has no "last" that could be seen from outside.
     """
 
-    def __init__(self, objective: Objective, clip_norm: float | None):
-        """`clip_norm` is the largest norm of each stage's gradient; None for any."""
+    def __init__(self, objective: Objective):
         self._objective = objective
-        self._clip = None if clip_norm is None else optax.clip_by_global_norm(clip_norm)
         self.last_state = objective.model_state
 
     def first(self, params: PyTree) -> tuple[tuple[jax.Array, PyTree], PyTree]:
         """((loss, new model state), gradient) where the step begins."""
         (loss, self.last_state), gradient = self._objective.value_and_gradient(params)
-        return (loss, self.last_state), self._clipped(gradient)
+        return (loss, self.last_state), gradient
 
     def gradient(self, params: PyTree) -> PyTree:
         """The gradient at a further stage."""
         return self.first(params)[1]
-
-    def _clipped(self, gradient: PyTree) -> PyTree:
-        if self._clip is None:
-            return gradient
-        return self._clip.update(gradient, self._clip.init(gradient))[0]

@@ -53,6 +53,7 @@ class Group:
         self._before_evaluation: tuple[int, list[Any]] = (-1, [])  # its step, the logs before it
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # lane -> step
+        self._ended: dict[int, tuple[int, float]] = {}  # lane, its budget spent -> step, seconds
         self._input: dict[str, float] = {}  # the feed's counters before this process
         self._steps_per_dispatch = 1
         self._state: TrainState = experiment.program.init(self._seeds)
@@ -107,8 +108,9 @@ class Group:
             yield self._lanes[columns[0]].log, tuple(self._seeds[column] for column in columns)
 
     def _active(self) -> list[int]:
-        """The lanes that have not diverged."""
-        return [column for column in range(len(self._lanes)) if column not in self._diverged]
+        """The lanes that still train: not diverged, and within their budget."""
+        over = self._diverged.keys() | self._ended.keys()
+        return [column for column in range(len(self._lanes)) if column not in over]
 
     def _flush(self) -> None:
         for log, _ in self._logs():
@@ -130,6 +132,7 @@ class Group:
             self._state = restored.state
             self._seconds = progress["seconds"]
             self._diverged = {int(c): n for c, n in progress["diverged"].items()}
+            self._ended = {int(c): (n, s) for c, (n, s) in progress.get("ended", {}).items()}
             self._input = progress["input"]
         elif self._checkpoints.set_aside and distributed.is_primary():
             self._keep_logs()
@@ -198,22 +201,32 @@ class Group:
             )
             fetched = jax.device_get(history)  # returns when the steps are done
             seconds = float(distributed.from_primary(time.perf_counter() - begin))
-            self._record(fetched, steps, seconds)
+            ended = self._record(fetched, steps, seconds)
             self._step += steps
             self._seconds = before + time.perf_counter() - begin
+            for column, last in ended.items():
+                self._end(column, *last)
             if seconds < SECONDS_PER_DISPATCH / 2:
                 self._steps_per_dispatch = min(2 * steps, MAX_STEPS_PER_DISPATCH)
             elif seconds > 2 * SECONDS_PER_DISPATCH:
                 self._steps_per_dispatch = max(1, steps // 2)
 
-    def _record(self, history: StepMetrics, steps: int, seconds: float) -> None:
-        """Logs the steps of one call and finds out which seeds diverged in it."""
+    def _record(
+        self, history: StepMetrics, steps: int, seconds: float
+    ) -> dict[int, tuple[int, float]]:
+        """Logs the steps of one call and finds out which seeds diverged in it.
+
+        What comes back are the lanes that spent their budget, each with its last step and the
+        seconds of training until then.
+        """
         every = self._config.log_every_steps
+        ended: dict[int, tuple[int, float]] = {}
         for column in self._active():
             lane = self._lanes[column]
             own = self._own(jax.tree.map(lambda leaf: leaf[:steps], history), column, axis=1)
-            bad = np.flatnonzero(~np.isfinite(own.loss))
-            last = bad[0] + 1 if len(bad) else steps
+            taken = steps - int(np.count_nonzero(own.ended))
+            bad = np.flatnonzero(~np.isfinite(own.loss[:taken]))
+            last = bad[0] + 1 if len(bad) else taken
             for i in range(last):
                 done = self._step + i + 1
                 if (every and done % every == 0) or (len(bad) and i == bad[0]):
@@ -221,7 +234,20 @@ class Group:
                     lane.log.step(lane.seed, done, wall_time, own, i)
             if len(bad):
                 self._diverged[column] = self._step + int(bad[0]) + 1
+            elif taken < steps:
+                ended[column] = self._step + taken, self._seconds + seconds * taken / steps
             self._progress.update(self._step + steps, loss=float(own.loss[last - 1]))
+        return ended
+
+    def _end(self, column: int, step: int, seconds: float) -> None:
+        """Ends a lane whose budget is spent: its state is that after `step`, its last."""
+        if not all_finite(self._own(self._state.params, column)):
+            self._diverged[column] = step
+            return
+        self._ended[column] = step, seconds
+        every = self._config.eval_every_steps
+        if step % every if every else step:  # else it has been evaluated there
+            self._evaluate_at(step, seconds, [column])
 
     def _at_event(self) -> None:
         config = self._config
@@ -248,6 +274,7 @@ class Group:
                 "step": self._step,
                 "seconds": self._seconds,
                 "diverged": {str(c): n for c, n in self._diverged.items()},
+                "ended": {str(c): last for c, last in self._ended.items()},
                 "input": self._input_so_far(),
                 "evaluated": self._evaluated,
                 "logs": logs,
@@ -257,25 +284,33 @@ class Group:
         self._saved_step = self._step
 
     def _evaluate(self) -> None:
-        """Evaluates all splits, outside the clock."""
-        results, state = {}, self._state
         self._evaluated = False
         self._before_evaluation = self._step, [log.fingerprint() for log, _ in self._logs()]
-        if self._config.batch_norm_update == "recompute":
-            state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
+        if columns := self._active():
+            self._evaluate_at(self._step, self._seconds, columns)
+        self._evaluated = True
+
+    def _evaluate_at(self, step: int, seconds: float, columns: list[int]) -> None:
+        """Evaluates all splits for some lanes at their step, outside the clock.
+
+        Where the optimizer is to be evaluated, which need not be at its parameters.
+        """
+        results, state = {}, self._experiment.program.evaluated(self._state)
+        elsewhere = state is not self._state and jax.tree.leaves(state.model_state)
+        if self._config.batch_norm_update == "recompute" or elsewhere:
+            state = self._experiment.program.with_new_statistics(state, self._seeds, step)
         for name, split in self._experiment.splits.items():
             sums = self._experiment.evaluator(state.params, state.model_state, split)
             results |= {f"{name}/{metric}": value for metric, value in sums.items()}
         results["grad_evals"] = np.asarray(optimizers.grad_evals(self._state.opt_state))
-        for column in self._active():
+        for column in columns:
             lane = self._lanes[column]
             own = {name: leaf.item() for name, leaf in self._own(results, column).items()}
             own |= self._input_so_far()
             spent = own.pop("grad_evals")
-            lane.log.evaluation(lane.seed, self._step, self._seconds, spent, own)
+            lane.log.evaluation(lane.seed, step, seconds, spent, own)
             shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
             self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
-        self._evaluated = True
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""
@@ -295,7 +330,8 @@ class Group:
             logs = dict(run.record.get("logs", {}))
             for column in columns:
                 seed, diverged = self._seeds[column], self._diverged.get(column)
-                entries[seed] = gathered[seed].entry(seed, diverged, self._seconds, self._step)
+                steps, seconds = self._ended.get(column, (self._step, self._seconds))
+                entries[seed] = gathered[seed].entry(seed, diverged, seconds, steps)
                 logs[str(seed)] = fingerprints[seed]
             seeds = [entries[seed] for seed in sorted(entries)]
             run.write(seeds=seeds, parameters=count, logs=logs)

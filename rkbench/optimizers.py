@@ -13,10 +13,19 @@ from typing import Any
 import jax
 import optax
 
-from rkbench.baselines import BASELINES, Baseline, optax_optimizers
-from rkbench.errors import unknown
-from rkbench.rk import Tableau
-from rkbench.rk_methods import RK_METHODS, RungeKuttaMethod
+from rkbench.baselines import (
+    BASELINES,
+    EVAL_PARAMS,
+    NOT_REGISTERED,
+    Baseline,
+    CountGradEvalsState,
+    Spending,
+    optax_optimizers,
+)
+from rkbench.errors import UserError, unknown
+from rkbench.optimizer_states import find
+from rkbench.rk import RungeKuttaState, Tableau
+from rkbench.rk_methods import RK_METHODS, RungeKuttaMethod, check_called
 
 
 def names() -> tuple[str, ...]:
@@ -41,6 +50,7 @@ def create(
     *,
     unroll_stages: bool | None = None,
     clip_norm: float | None = None,
+    stage_clip_norm: float | None = None,
     **hyperparameters: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose state counts its gradient evaluations.
@@ -51,8 +61,11 @@ def create(
         methods, a step-size rule. Left out where the optimizer has one of its own (`rk4_dalr`).
       unroll_stages: see `rkbench.rk.runge_kutta`; no effect on optimizers without stages.
       clip_norm: the largest norm of the gradient, of a Runge-Kutta method that of g*; None for any.
+      stage_clip_norm: the largest norm of the gradient at each stage; None for any. A step-size
+        rule takes the loss's own gradient all the same.
       **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
-        be traced.
+        be traced. Parts of a Runge-Kutta method are names or the parts themselves, as
+        `preconditioner=adagrad(0.1)`.
 
     Returns:
       An optimizer. Pass every `update` all of `grad_fn=` (Runge-Kutta methods), `value=`, `grad=`
@@ -62,20 +75,55 @@ def create(
       UserError: an unknown name, an unknown keyword or one without effect, a number out of range,
         or no learning rate where one is needed.
     """
-    return _entry(name).create(learning_rate, hyperparameters, unroll_stages, clip_norm)
+    # As `optax.inject_hyperparams` passes **hyperparameters on: as one keyword of that name.
+    hyperparameters = hyperparameters.pop("hyperparameters", {}) | hyperparameters
+    check_called("learning_rate", learning_rate)
+    return _entry(name).create(
+        learning_rate, hyperparameters, unroll_stages, clip_norm, stage_clip_norm
+    )
 
 
 def grad_evals(state: Any) -> jax.Array:
     """The gradient evaluations spent so far: int32 scalar; a Hessian-vector product counts two.
 
-    `state` may be that of an `optax.chain` holding one optimizer of this registry.
+    `state` may be that of an `optax.chain` or wrapper holding one optimizer of this registry.
+
+    Raises:
+      ValueError: it holds none, or several.
     """
-    return optax.tree.get(state, "grad_evals")
+    found = find(state, RungeKuttaState, CountGradEvalsState)
+    if len(found) != 1:
+        raise ValueError(f"the state holds {len(found)} optimizers of the registry, not one")
+    return found[0].grad_evals
 
 
 def step_size(state: Any, default: Any) -> jax.Array:
     """The step size h of the last step where the optimizer keeps it, as Runge-Kutta methods do."""
-    return optax.tree.get(state, "step_size", default)
+    found = find(state, RungeKuttaState)
+    return found[0].step_size if len(found) == 1 else default
+
+
+def eval_params(state: Any, params: Any) -> Any:
+    """The parameters at which an optimizer in this state is to be evaluated, and deployed.
+
+    For most these are `params` themselves, the very object. A schedule-free optimizer's parameters
+    y are the points at which it wants gradients; what it recommends is x = (y - (1 - b1) z) / b1,
+    an average of z. (Defazio et al., "The Road Less Scheduled", 2024.) Of `optax.lookahead` these
+    are the slow parameters.
+    """
+    for part in find(state, *EVAL_PARAMS):
+        return EVAL_PARAMS[type(part)](part, params)
+    return params
+
+
+def evaluated_elsewhere(state: Any) -> bool:
+    """Whether an optimizer in this state is evaluated at others than its parameters."""
+    return bool(find(state, *EVAL_PARAMS))
+
+
+def spending(name: str | Tableau) -> Spending:
+    """What decides the gradient evaluations of a step."""
+    return _entry(name).spending
 
 
 def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
@@ -85,6 +133,11 @@ def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
 def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
     if isinstance(name, Tableau):
         return RungeKuttaMethod(name.name, tableau=name)
+    check_called("the optimizer", name)
+    if not isinstance(name, str):
+        raise UserError(f"an optimizer is a name or a Tableau, not {name!r}")
+    if name in NOT_REGISTERED:
+        raise UserError(f"optimizer {name!r} cannot be run: {NOT_REGISTERED[name]}")
     if name not in _registry():
         raise unknown("optimizer", name, _registry())
     return _registry()[name]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rkbench import optimizers
 from rkbench.feed import Feed
 from rkbench.sharding import SEED
 from rkbench.train_step import StepFunction, StepMetrics, TrainState
@@ -69,6 +70,10 @@ class Program:
         placed = self._layout.state_shardings(shapes, *self._seed_axis)
         self._init = jax.jit(init, out_shardings=placed)
         self._statistics = jax.jit(statistics, out_shardings=placed)
+        eval_params = (
+            self._layout.vmap(step.eval_params, (0,)) if self._vector else step.eval_params
+        )
+        self._eval_params = jax.jit(eval_params, out_shardings=placed and placed.params)
         self._in_loop = loop
         self._jitted = jax.jit(
             _loop(function) if loop else function,
@@ -123,6 +128,12 @@ class Program:
         """
         advance = self._looped if self._in_loop else self._dispatched
         return advance(self.compile(state, seeds), state, seeds, first_step, steps)
+
+    def evaluated(self, state: TrainState) -> TrainState:
+        """The state with the parameters at which it is evaluated; for most optimizers itself."""
+        if not optimizers.evaluated_elsewhere(state.opt_state):
+            return state
+        return state._replace(params=self._eval_params(state))
 
     def with_new_statistics(
         self, state: TrainState, seeds: Sequence[int], first_step: int

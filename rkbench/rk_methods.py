@@ -6,23 +6,28 @@ from typing import Any, NamedTuple
 
 import optax
 
+from rkbench.baselines import Spending
 from rkbench.errors import UserError, unknown
 from rkbench.rk import (
     FAMILIES,
     PRECONDITIONERS,
     STEP_SIZES,
     TABLEAUS,
+    Preconditioner,
     StepSizeRule,
     Tableau,
     runge_kutta,
 )
+from rkbench.rk.checks import POSITIVE, check_number
 
-# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
+# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method, and take
+# a name or the part itself.
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()} | FAMILIES,
     "preconditioner": PRECONDITIONERS,
     "step_size": STEP_SIZES,
 }
+OBJECTS = {"tableau": Tableau, "preconditioner": Preconditioner, "step_size": StepSizeRule}
 NOT_KEYWORDS = ("table", "learning_rate")  # parameters of factories that users give otherwise
 
 
@@ -36,6 +41,8 @@ class Keyword(NamedTuple):
 
 class RungeKuttaMethod:
     """A registered name: some parts chosen for good, the others left to keywords."""
+
+    spending = Spending.FIXED
 
     def __init__(self, name: str, momentum: float = 0.0, **chosen: str | Tableau) -> None:
         self.name = name
@@ -63,6 +70,7 @@ class RungeKuttaMethod:
         given: Mapping[str, Any],
         unroll_stages: bool | None = None,
         clip_norm: float | None = None,
+        stage_clip_norm: float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         """The optimizer; raises `UserError` for a keyword that does not exist or has no effect."""
         self._check_keywords(given)
@@ -71,10 +79,13 @@ class RungeKuttaMethod:
         arguments: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
         for key, keyword in keywords.items():
             arguments[keyword.part][keyword.parameter] = given.get(key, keyword.default)
+        preconditioner = _build("preconditioner", parts, arguments)
+        if stage_clip_norm is not None:
+            preconditioner = _clipped(preconditioner, stage_clip_norm)
         return runge_kutta(
             _build("tableau", parts, arguments),
             self._step_size(learning_rate, parts, arguments),
-            preconditioner=_build("preconditioner", parts, arguments),
+            preconditioner=preconditioner,
             momentum=parts["momentum"],
             clip_norm=clip_norm,
             unroll_stages=unroll_stages,
@@ -85,9 +96,10 @@ class RungeKuttaMethod:
         rule = parts["step_size"]
         if rule != "fixed":
             if learning_rate is not None:
+                named, takes = isinstance(rule, str), ", ".join(arguments["step_size"])
                 raise UserError(
-                    f"optimizer {self.name!r}: learning_rate has no effect with the step-size rule "
-                    f"{rule!r}, which takes: {', '.join(arguments['step_size'])}"
+                    f"optimizer {self.name!r}: learning_rate has no effect with "
+                    + (f"the step-size rule {rule!r}, which takes: {takes}" if named else "a rule")
                 )
         elif learning_rate is None:
             raise UserError(f"optimizer {self.name!r} needs a learning_rate")
@@ -117,6 +129,24 @@ class RungeKuttaMethod:
             )
 
 
+def _clipped(preconditioner: Preconditioner, max_norm: float) -> Preconditioner:
+    """The preconditioner of a field whose gradient is clipped to `max_norm` at every stage.
+
+    The clipping belongs to the field: a step-size rule still sees the loss's own gradient.
+    """
+    check_number("stage_clip_norm", max_norm, POSITIVE)
+    clipping = optax.clip_by_global_norm(max_norm)
+
+    def clip(gradient: Any) -> Any:
+        return clipping.update(gradient, optax.EmptyState())[0]
+
+    def update(gradient: Any, state: Any) -> tuple[Any, Any]:
+        precondition, state = preconditioner.update(clip(gradient), state)
+        return lambda g: precondition(clip(g)), state
+
+    return Preconditioner(preconditioner.init, update)
+
+
 def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:
     """The keywords of the factories chosen in `parts`, by the name the user gives them.
 
@@ -133,14 +163,25 @@ def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:
 
 
 def _factory(part: str, choice: Any) -> Callable[..., Any]:
-    """The factory called `choice`; a tableau may also be given itself, or as a mapping."""
-    if part == "tableau" and isinstance(choice, Tableau):
+    """The factory called `choice`; a part may also be given itself, a tableau as a mapping too."""
+    if isinstance(choice, OBJECTS[part]):
         return lambda: choice
+    check_called(part, choice)
     if part == "tableau" and isinstance(choice, Mapping):
         return lambda: Tableau.from_mapping(choice)
     if not isinstance(choice, str) or choice not in PARTS[part]:
-        raise unknown(part.replace("_", "-"), choice, PARTS[part])
+        raise unknown(part.replace("_", "-"), str(choice), PARTS[part])
     return PARTS[part][choice]
+
+
+def check_called(argument: str, value: Any) -> None:
+    """Raises a UserError for a function that makes a part, where the part itself is needed."""
+    for name, factory in [item for part in PARTS.values() for item in part.items()]:
+        if value is factory:
+            raise UserError(
+                f"{argument} is the function {value.__name__} itself: call it, as "
+                f"{value.__name__}(), or give the name {name!r}"
+            )
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from configs import default
+from configs.common import number
 from rkbench import __version__, errors, records
 
 Record = dict[str, Any]
@@ -56,8 +57,13 @@ def canonical(content: Any) -> str:
 
 
 def comparable(record: Record) -> Record:
-    """The identity of a record's config, with the fields that are newer than the record."""
-    return identity(completed(record["config"], plain_config(default.get_config())))
+    """The identity of a record's config, with the fields that are newer than the record.
+
+    Real numbers of the optimizer are floats: `eps=1` and `eps=1.0` are one setting.
+    """
+    found = identity(completed(record["config"], plain_config(default.get_config())))
+    optimizer = found.get("optimizer", {})
+    return found | {"optimizer": {name: number(name, value) for name, value in optimizer.items()}}
 
 
 def completed(config: Mapping, defaults: Mapping) -> Record:

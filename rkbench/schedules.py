@@ -1,6 +1,15 @@
 """Learning-rate schedules, tabulated: one float32 a step, which the compiled step reads as data.
 
 A table means that a new learning rate or schedule is a new argument, not a new compilation.
+
+With peak p, end_factor f, W = warmup_steps and N = total_steps, step n = 0, ..., N - 1 has
+
+    "constant":       p
+    "cosine":         p (f + (1 - f) (1 + cos(pi n / N)) / 2)
+    "warmup_cosine":  p n / W for n < W, then p (f + (1 - f) (1 + cos(pi (n - W) / (N - W))) / 2)
+
+So the cosines would reach f p at step N, one after the last, which is a little above it; and the
+first step of a warm-up has the rate 0: it changes no parameter.
 """
 
 from collections.abc import Callable
@@ -44,10 +53,10 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
     """The learning rate of every step: float32 [total_steps].
 
     Args:
-      schedule: the config's `schedule`: `name`, `warmup_steps` (linear from 0) and `end_factor`
-        (last over peak learning rate); "cosine" ignores the warm-up, "constant" both.
+      schedule: the config's `schedule`: `name`, `warmup_steps` and `end_factor`, see above;
+        "cosine" ignores the warm-up, "constant" both.
       learning_rate: the peak.
-      total_steps: steps of the run, over which the cosine reaches its end.
+      total_steps: steps of the run.
 
     Raises:
       UserError: an unknown name, a warm-up that is not shorter than the run, or a rate that is

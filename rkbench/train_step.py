@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rkbench import optimizers
+from rkbench import budget, optimizers
 from rkbench.gradients import Objective, Stages
 from rkbench.rk.vector_space import norm
 from rkbench.sharding import ONE_DEVICE, Layout
@@ -33,6 +33,7 @@ class StepMetrics(NamedTuple):
     grad_norm: Fetched  # || grad L(theta_n) ||, float32
     learning_rate: Fetched  # h_n, float32
     grad_evals: Fetched  # spent up to and including this step, int32
+    ended: Fetched  # whether the budget did not allow this step, nor any later one: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,6 @@ class StepFunction:
         tracing, so that these numbers are data and not part of the program.
       batch_size: examples a step.
       chunk: examples whose activations are held at once; 0 for all.
-      stage_clip_norm: the largest norm of each stage's gradient; None for any.
       last_stage_state: take the model state from the last stage instead of the first; needs an
         optimizer that writes its stages out.
       streamed: whether a step is handed its batch instead of the data and indices.
@@ -56,7 +56,6 @@ class StepFunction:
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
     batch_size: int
     chunk: int
-    stage_clip_norm: float | None = None
     last_stage_state: bool = False
     streamed: bool = False
     layout: Layout = ONE_DEVICE
@@ -93,7 +92,7 @@ class StepFunction:
             float32 scalars.
         """
         objective = self._objective(state, data, indices, step, key)
-        stages = Stages(objective, self.stage_clip_norm)
+        stages = Stages(objective)
         (loss, model_state), gradient = stages.first(state.params)
         updates, opt_state = self.optimizer(**scalars).update(
             gradient,
@@ -107,13 +106,21 @@ class StepFunction:
         if self.last_stage_state:
             model_state = stages.last_state
         params = optax.apply_updates(state.params, updates)
+        ended = budget.ended(opt_state)
+        if ended is not None:
+            model_state = budget.unless(ended, model_state, state.model_state)
         metrics = StepMetrics(
             loss,
             norm(gradient),
             optimizers.step_size(opt_state, default=scalars["learning_rate"]),
             optimizers.grad_evals(opt_state),
+            jnp.zeros((), bool) if ended is None else ended,
         )
         return TrainState(params, model_state, opt_state), metrics
+
+    def eval_params(self, state: TrainState) -> PyTree:
+        """The parameters at which the state is evaluated; see `optimizers.eval_params`."""
+        return optimizers.eval_params(state.opt_state, state.params)
 
     def statistics(self, state, data, indices, step, key) -> TrainState:
         """The state with its model state moved by one forward pass, and nothing else."""

@@ -114,7 +114,7 @@ NO_CHOICE = WORDS | st.text(max_size=8).filter(lambda text: "\0" not in text)
 WHOLE_FIELDS = (
     *("total_steps", "physical_batch_size", "eval_every_steps", "checkpoint_every_steps"),
     *("log_every_steps", "train_eval_size", "eval_batch_size", "train_examples", "input_workers"),
-    *("validation_examples", "mesh.seed", "mesh.data", "mesh.fsdp"),
+    *("validation_examples", "max_grad_evals", "mesh.seed", "mesh.data", "mesh.fsdp"),
     *("schedule.warmup_steps", "augment.crop_padding", "augment.cutout"),
     "augment.rand_augment_layers",
 )

@@ -10,6 +10,7 @@ import pytest
 
 from rkbench import optimizers
 from rkbench.baselines import count_grad_evals
+from rkbench.optimizer_states import find
 
 # optax types updates and states as wide unions; here they are what they are.
 create: Any = optimizers.create
@@ -85,7 +86,7 @@ def test_only_the_extra_arguments_asked_for_are_passed_on():
 
 def test_line_search_counts_its_trial_steps():
     def objective(x):
-        return jnp.sum(jnp.cosh(3 * x))
+        return jnp.sum(jnp.cosh(3 * x["num_linesearch_steps"]))
 
     calls = []
 
@@ -93,12 +94,71 @@ def test_line_search_counts_its_trial_steps():
         jax.debug.callback(lambda: calls.append(1))
         return objective(x)
 
-    optimizer, x = create("optax:lbfgs"), jnp.array([1.0, -0.5])
+    # Parameters may have the name of the field that counts.
+    optimizer, x = create("optax:lbfgs"), {"num_linesearch_steps": jnp.array([1.0, -0.5])}
     state = optimizer.init(x)
     value, gradient = jax.value_and_grad(objective)(x)
     extras = {"value": value, "grad": gradient, "value_fn": counted, "grad_fn": jax.grad(counted)}
     _, state = optimizer.update(gradient, state, x, **extras)
     jax.effects_barrier()
-    trials = optax.tree.get(state, "num_linesearch_steps")
+    (search,) = find(state, optax.ScaleByZoomLinesearchState)
+    trials = search.info.num_linesearch_steps
     assert optimizers.grad_evals(state) == 1 + trials
     assert len(calls) == trials >= 1
+
+
+def test_schedule_free_is_evaluated_at_its_average(x64):
+    """x, y and z of Defazio et al. (2024), written down: y is where gradients are taken."""
+    rate, beta, gradient = 0.3, 0.9, lambda x: x**3 - 0.2 * x
+    schedule_free = create("optax:contrib.schedule_free_sgd", rate, b1=beta)
+    optimizer: Any = optax.chain(schedule_free, optax.identity())
+    y: Any = jnp.asarray([1.0, -2.0, 0.3])
+    state = optimizer.init(y)
+    x = z = np.asarray(y)
+    for t in range(1, 8):
+        z = z - rate * gradient(np.asarray(y))
+        x = (1 - 1 / t) * x + z / t
+        updates, state = optimizer.update(gradient(y), state, y)
+        y = optax.apply_updates(y, updates)
+        np.testing.assert_allclose(y, beta * x + (1 - beta) * z, rtol=1e-12)
+        np.testing.assert_allclose(optimizers.eval_params(state, y), x, rtol=1e-12)
+    assert np.abs(np.asarray(y) - x).max() > 1e-3
+    assert optimizers.evaluated_elsewhere(state)
+
+
+def test_others_are_evaluated_at_their_parameters_and_lookahead_at_the_slow_ones():
+    params = {"w": jnp.ones(2)}
+    for name in optimizers.names():
+        if "schedule_free" not in name:
+            rate = None if name == "rk4_dalr" else 0.1
+            state = create(name, rate).init(params)
+            assert optimizers.eval_params(state, params) is params, name
+    both = optax.LookaheadParams.init_synced(params)
+    state = optax.lookahead(create("adam", 0.1), 5, 0.5).init(both)
+    assert optimizers.eval_params(state, both) is both.slow
+    # What optax has of this kind; a new one belongs into EVAL_PARAMS.
+    found = {name for module in (optax, optax.contrib) for name in dir(module)}
+    assert {name for name in found if "eval_params" in name} == {"schedule_free_eval_params"}
+
+
+@pytest.mark.standard_promotion
+def test_a_state_is_searched_by_type_and_never_by_name():
+    """Parameters called as the fields of states are."""
+    names = ("grad_evals", "step_size", "num_linesearch_steps", "hessian_fn_state", "momentum")
+    params = {name: jnp.ones(2) for name in names}
+
+    def objective(params):
+        return sum(jnp.sum((x - 3) ** 2) for x in params.values())
+
+    for name, spent in (("rk4_dalr", 6), ("momentum", 1), ("optax:contrib.sophia", 3)):
+        optimizer = create(name, None if name == "rk4_dalr" else 0.1)
+        gradient = jax.grad(objective)
+        given = {"grad_fn": gradient, "value_fn": objective, "value": objective(params)}
+        _, state = optimizer.update(gradient(params), optimizer.init(params), params, **given)
+        assert optimizers.grad_evals(state) == spent
+        expected = state.step_size if name == "rk4_dalr" else 7.0
+        assert optimizers.step_size(state, default=7.0) == expected
+    lbfgs = create("optax:lbfgs").init(params)
+    assert optimizers.grad_evals(lbfgs) == 0
+    with pytest.raises(ValueError, match="holds 2 optimizers"):
+        optimizers.grad_evals((state, state))

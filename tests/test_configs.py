@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -97,6 +98,40 @@ def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
         seldom = {"eps_root", "mu_dtype", "nesterov", "mask", "tableau"}
         assert defaults.keys() - keywords.keys() <= seldom, name
         assert inspect.Parameter.empty not in defaults.values(), name
+
+
+@pytest.mark.filterwarnings("ignore:Specifying a key will be required")
+def test_the_whole_numbers_among_keywords_are_those_of_the_registry():
+    whole, real = set(), set()
+    for name in optimizers.names():
+        for keyword, value in optimizers.hyperparameters(name).items():
+            if type(value) in (int, float):
+                (whole if type(value) is int else real).add(keyword)
+    unset = {"seed", "warmup_steps"}  # None by default
+    assert whole | unset == common.WHOLE
+    assert not real & common.WHOLE
+
+
+def test_hyperparameters_are_real_whatever_the_literal_was():
+    config = from_flags(
+        "digits_mlp.py:rk4,preconditioner=adagrad,eps=1,momentum=0",
+        "--config.optimizer.eps=0.5",
+        "--config.optimizer.momentum=0.9",
+    )
+    assert (config.optimizer.eps, config.optimizer.momentum) == (0.5, 0.9)
+    whole = get_config("digits_mlp", "optax:contrib.schedule_free_sgd,warmup_steps=5,b1=1")
+    assert [type(whole.optimizer[name]) for name in ("warmup_steps", "b1")] == [int, float]
+
+
+def test_a_config_of_ones_own_gets_real_numbers_too():
+    config = get_config("digits_mlp", "adamw")
+    del config.optimizer["eps"], config.optimizer["weight_decay"]
+    config.optimizer.update({"eps": np.float32(0.5), "weight_decay": 0})
+    found = common.with_real_numbers(config.lock())
+    assert (found.optimizer.eps, found.optimizer.weight_decay) == (0.5, 0.0)
+    assert all(type(found.optimizer[name]) is float for name in ("eps", "weight_decay"))
+    assert found.is_locked
+    assert common.with_real_numbers(found) is found
 
 
 # Appendices D and E. Each row: what the text gives for this experiment.
@@ -275,7 +310,7 @@ def test_a_variant_sets_fields_and_composes_parts():
         "name": "heun",
         "learning_rate": 0.003,
         "preconditioner": "adagrad",
-        "eps": 1,
+        "eps": 1.0,
         "step_size": "fixed",
         "momentum": 0.0,
     }

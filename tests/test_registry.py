@@ -11,7 +11,7 @@ from test_optimizers import objective, zeros
 
 from rkbench import optimizers
 from rkbench.errors import UserError
-from rkbench.rk import HEUN, RK4, TABLEAUS, RungeKuttaState, Tableau, dalr
+from rkbench.rk import HEUN, RK4, TABLEAUS, RungeKuttaState, Tableau, adagrad, dalr, rk2
 
 # optax types updates and states as wide unions; here they are what they are.
 create: Any = optimizers.create
@@ -54,6 +54,9 @@ def assert_same_step(one, other):
         (lambda: create("rk", 0.1, tableau=HEUN), lambda: create("heun", 0.1)),
         (lambda: create(Tableau("mine", ((), (1,)), (0.5, 0.5), 2), 0.1),
          lambda: create("rk", 0.1, tableau={"a": ((), (1,)), "b": (0.5, 0.5), "order": 2})),
+        (lambda: create("rk4", 0.1, preconditioner=adagrad(0.3)),
+         lambda: create("rk4", 0.1, preconditioner="adagrad", eps=0.3)),
+        (lambda: create("heun", step_size=dalr(4.0, 0.8)), lambda: create("heun", dalr(4.0, 0.8))),
         (lambda: create("rk4", 0.1, unroll_stages=True),
          lambda: create(RK4, 0.1, unroll_stages=True)),
         (lambda: create("momentum", 0.1, momentum=0.5),
@@ -95,8 +98,6 @@ def test_hyperparameters_are_those_with_an_effect():
 @pytest.mark.filterwarnings("ignore:Specifying a key will be required")
 def test_defaults_can_be_given_as_they_are():
     for name in optimizers.names():
-        if name == "optax:contrib.dpsgd":  # has keywords without defaults
-            continue
         rate = None if name == "rk4_dalr" else 0.1
         assert create(name, rate, **optimizers.hyperparameters(name)).update
     parts = optimizers.hyperparameters("heun", preconditioner="adagrad", momentum=0.5)
@@ -119,6 +120,24 @@ def test_float_hyperparameters_may_be_traced():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), traced, concrete)
 
 
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize(
+    ("name", "keywords"), [("rk4", {"momentum": 0.9}), ("adam", {"b1": 0.5}), ("heun", {})]
+)
+def test_create_works_under_inject_hyperparams(name, keywords):
+    injected: Any = optax.inject_hyperparams(create)(name, learning_rate=0.1, **keywords)
+    assert_same_step(injected, create(name, 0.1, **keywords))
+    params, grad_fn = zeros(), jax.grad(objective)
+    state = injected.init(params)
+    state.hyperparams["learning_rate"] = 0.2  # as users change it
+    updates, state = jax.jit(
+        lambda state: injected.update(grad_fn(params), state, params, grad_fn=grad_fn)
+    )(state)
+    expected, _ = take_step(create(name, 0.2, **keywords))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected)
+    assert optimizers.grad_evals(state) == {"rk4": 4, "heun": 2}.get(name, 1)
+
+
 def test_step_size_is_read_from_states_that_have_one():
     _, state = take_step(optax.chain(create("rk4_dalr", c=4.0), optax.clip(1.0)))
     assert 0 < float(optimizers.step_size(state, default=-1.0)) < 4.0
@@ -132,11 +151,20 @@ REFUSED = [
     ("optax:chain", 0.1, {}, r"unknown optimizer 'optax:chain'"),
     ("rk4", None, {}, r"'rk4' needs a learning_rate"),
     ("adam", None, {}, r"'adam' needs a learning_rate"),
-    ("optax:contrib.dpsgd", 0.1, {}, r"needs a l2_norm_clip"),
+    ("optax:contrib.dpsgd", 0.1, {}, r"cannot be run: it needs the gradient of every example"),
     ("rk4", -0.1, {}, r"learning_rate must be a finite number >= 0, not -0\.1"),
     ("sgd", math.nan, {}, r"learning_rate must be a finite number >= 0, not nan"),
     ("optax:lion", math.inf, {}, r"learning_rate must be a finite number >= 0, not inf"),
     ("rk4", "fast", {}, r"learning_rate must be a finite number >= 0, not 'fast'"),
+    ("rk4", dalr, {}, r"learning_rate is the function dalr itself: call it, as dalr\(\)"),
+    ("adam", dalr, {}, r"learning_rate is the function dalr itself"),
+    ("rk4", None, {"step_size": dalr}, r"step_size is the function dalr itself"),
+    ("rk4", 0.1, {"preconditioner": adagrad}, r"preconditioner is the function adagrad itself"),
+    ("rk4", 0.1, {"preconditioner": dalr()}, r"unknown preconditioner 'StepSizeRule"),
+    ("rk4", 0.1, {"step_size": dalr()}, r"learning_rate has no effect with a rule"),
+    ("rk", 0.1, {"tableau": rk2}, r"tableau is the function rk2 itself"),
+    (rk2, 0.1, {}, r"the optimizer is the function rk2 itself"),
+    (["rk4"], 0.1, {}, r"a name or a Tableau, not \['rk4'\]"),
     ("adam", dalr(), {}, r"'adam' takes no step-size rule"),
     ("rk4_dalr", 0.1, {}, r"learning_rate has no effect.*which takes: c, p"),
     ("rk4", 0.1, {"eps": 0.1}, r"eps has no effect without preconditioner='adagrad'"),

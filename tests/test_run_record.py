@@ -44,6 +44,14 @@ def test_the_hash_names_what_decides_a_seeds_numbers(config):
     assert hashed(total_steps=7) != hashed()
 
 
+def test_one_setting_is_one_whether_a_record_writes_it_whole_or_real():
+    config = run_record.plain_config(digits_mlp.get_config("adamw"))
+    whole = {**config, "optimizer": {**config["optimizer"], "eps": 1}}
+    real = {**config, "optimizer": {**config["optimizer"], "eps": 1.0}}
+    texts = [run_record.canonical(run_record.comparable({"config": c})) for c in (whole, real)]
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}', "null"])
 def test_a_file_that_is_no_record_is_refused_and_kept(tmp_path, config, content):
     path = tmp_path / "run.json"

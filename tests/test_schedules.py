@@ -24,11 +24,20 @@ def test_cosine():
     np.testing.assert_allclose(table, expected, rtol=1e-5)
 
 
-def test_warmup_is_linear_from_zero_and_then_the_cosine_ends_at_the_last_step():
+def test_warmup_is_linear_from_zero_and_the_cosine_ends_one_after_the_last_step():
     table = schedules.tabulate(schedule("warmup_cosine", 20, 0.1), 2.0, 120)
+    assert table[0] == 0  # the first step has no length
+    assert table[20] == 2.0
     np.testing.assert_allclose(table[:20], 2.0 * np.arange(20) / 20, rtol=1e-5)
     cosine = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.arange(100) / 100))
     np.testing.assert_allclose(table[20:], 2.0 * cosine, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cosine", "warmup_cosine"])
+def test_the_last_step_is_a_little_above_the_end_which_would_be_the_next(name):
+    for steps, above in ((10, 0.02202), (1000, 2.2e-6)):  # 0.9 (1 - cos(pi / N)) / 2
+        last = schedules.tabulate(schedule(name, end_factor=0.1), 1.0, steps)[-1]
+        assert last - 0.1 == pytest.approx(above, rel=0.02)
 
 
 @pytest.mark.parametrize("name", schedules.names())

@@ -130,6 +130,58 @@ def test_a_budget_of_gradients_is_divided_by_what_a_step_spends(variant, field, 
     assert rerun.config.optimizer == tuned.trials[1].config.optimizer
 
 
+def settings_of(base, own, trials=4):
+    tuned = plan.tuning(base, own, plan.Protocol(trials=trials), pathlib.Path("x"))
+    return tuned, [tuple(trial.settings.values()) for trial in tuned.trials]
+
+
+@pytest.mark.parametrize("variant", ["adamw,weight_decay=0", "optax:adamw,weight_decay=0"])
+def test_a_real_number_is_tuned_as_one_whatever_the_presets_literal_was(variant):
+    field = "optimizer.weight_decay"
+    tuned, settings = settings_of(config(variant), {field: LogUniform(1e-3, 0.4)})
+    assert settings == [(0.001,), (0.00736806,), (0.0542884,), (0.4,)]
+    assert [trial.config.optimizer.weight_decay for trial in tuned.trials] == [
+        value for (value,) in settings
+    ]
+    assert tuned.traced == ("weight_decay",)
+
+
+def test_numbers_of_numpy_are_pythons_in_the_config():
+    own = {"optimizer.weight_decay": Choice((np.float32(0.5), np.int64(1), 1.0))}
+    tuned, settings = settings_of(config("adamw"), own)
+    assert settings == [(0.5,), (1.0,)]
+    assert all(type(trial.config.optimizer.weight_decay) is float for trial in tuned.trials)
+
+
+def test_whole_numbers_are_reported_as_they_run_and_once():
+    base = config("adam")
+    with base.unlocked():
+        base.update({"schedule": {"name": "warmup_cosine", "warmup_steps": 1}})
+    own = {"schedule.warmup_steps": Uniform(1, 3), "l2": Fixed(0)}
+    tuned, settings = settings_of(base, own, trials=9)
+    assert settings == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert [trial.folder.name for trial in tuned.trials] == ["trial-000", "trial-001", "trial-002"]
+    steps = [trial.config.schedule.warmup_steps for trial in tuned.trials]
+    assert steps == [1, 2, 3]
+    assert all(type(value) is int for value in steps)
+    (edge,) = results.edges(tuned, tuned.trials[2])  # of the values that ran
+    assert (edge.value, edge.upwards) == (3, True)
+
+
+def test_where_the_loss_decides_what_a_step_costs_runs_end_with_the_budget():
+    own = {"l2": Choice((0.0, 1e-4))}
+    protocol = plan.Protocol(gradient_evaluations=200)
+    base = config("optax:lbfgs,learning_rate=None")
+    for trial in plan.tuning(base, own, protocol, pathlib.Path("x")).trials:
+        assert (trial.config.max_grad_evals, trial.config.total_steps) == (200, 200)
+    scheduled = config("optax:lbfgs,schedule.name=cosine")
+    with pytest.raises(UserError, match="how many steps 'optax:lbfgs' takes"):
+        plan.tuning(scheduled, own, protocol, pathlib.Path("x"))
+    sophia = plan.tuning(config("optax:contrib.sophia"), own, protocol, pathlib.Path("x"))
+    assert [trial.config.total_steps for trial in sophia.trials] == [166, 166]  # 166 + 2 * 17
+    assert sophia.trials[0].config.max_grad_evals == 0
+
+
 def test_the_budget_follows_a_method_that_is_tuned():
     own = {"optimizer.tableau": Choice(("heun", "rk4"))}
     protocol = plan.Protocol(gradient_evaluations=400)

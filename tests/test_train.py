@@ -1,5 +1,6 @@
 """The trainer end to end on the embedded digits: resume, divergence, seeds, refusals."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -7,8 +8,11 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from optax import contrib
 from resuming import SETTINGS, check_resuming, log
 
 import rkbench.group
@@ -16,6 +20,7 @@ from configs import digits_mlp
 from rkbench import summary
 from rkbench.errors import UserError
 from rkbench.experiment import Experiment
+from rkbench.optimizer_states import find
 from rkbench.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
 
@@ -30,7 +35,12 @@ def config(variant="rk4_momentum", **changes):
 
 
 @pytest.mark.parametrize(
-    ("variant", "calls"), [("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)]
+    ("variant", "calls"),
+    [
+        *(("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)),
+        ("optax:noisy_sgd", 3),  # a typed PRNG key in its state
+        ("optax:contrib.galore", 3),  # arrays without elements in it
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path, monkeypatch, variant, calls
@@ -58,6 +68,58 @@ def test_the_log_holds_each_event_once_and_in_order(tmp_path):
     assert record["seeds"][0]["best_test_accuracy"] == best
     assert record["seeds"][0]["final_test_accuracy"] == lines[-1]["test/accuracy"]
     assert record == json.loads((tmp_path / "run.json").read_text())
+
+
+class WithStatistics:
+    """A workload whose model state is what the last pass saw of its parameters."""
+
+    def __init__(self, workload):
+        self._workload = workload
+
+    def __getattr__(self, name):
+        return getattr(self._workload, name)
+
+    def init(self, key):
+        params, _ = self._workload.init(key)
+        return params, jax.tree.map(jnp.zeros_like, params)
+
+    def losses(self, params, model_state, batch, key):
+        return self._workload.losses(params, {}, batch, key)[0], params
+
+    def evaluate(self, params, model_state, batch):
+        return self._workload.evaluate(params, {}, batch)
+
+
+def test_schedule_free_runs_are_evaluated_at_the_average_with_its_statistics(tmp_path, monkeypatch):
+    variant = "optax:contrib.schedule_free_sgd,learning_rate=0.5"
+    made = Experiment.from_config(config(variant, seeds=(0, 1), vectorize_seeds="on"))
+    experiment = dataclasses.replace(made, workload=WithStatistics(made.workload))
+    trained, given = [], []
+    evaluated, evaluator = Program.evaluated, experiment.evaluator
+
+    def spy(self, state):
+        trained.append(jax.device_get(state))
+        return evaluated(self, state)
+
+    def spy_on_evaluator(params, model_state, split):
+        given.append(jax.device_get((params, model_state)))
+        return evaluator(params, model_state, split)
+
+    monkeypatch.setattr(Program, "evaluated", spy)
+    experiment.__dict__["evaluator"] = spy_on_evaluator
+    train_experiment(experiment, tmp_path)
+    for seed in (0, 1):
+        last, (params, statistics) = (
+            jax.tree.map(lambda x, seed=seed: x[seed], s[-1]) for s in (trained, given)
+        )
+        (state,) = find(last.opt_state, contrib.ScheduleFreeState)
+        average = contrib.schedule_free_eval_params(state, last.params)
+        for found in (params, statistics):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found, average
+            )
+        apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), average, last.params)
+        assert max(jax.tree.leaves(apart)) > 1e-3
 
 
 def test_a_finished_run_is_not_repeated_and_further_seeds_are_added(tmp_path, monkeypatch):

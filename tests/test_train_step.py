@@ -93,9 +93,15 @@ def by_hand(data, state, step, clip_stages=None, clip_gradient=None):
     return moved(clipped(mean, clip_gradient), H), states
 
 
-def take_step(data, unroll=False, clip_norm=None, **settings):
+def take_step(data, unroll=False, clip_norm=None, stage_clip_norm=None, name="rk4", **settings):
     def optimizer(learning_rate):
-        return optimizers.create("rk4", learning_rate, unroll_stages=unroll, clip_norm=clip_norm)
+        return optimizers.create(
+            name,
+            None if name == "rk4_dalr" else learning_rate,
+            unroll_stages=unroll,
+            clip_norm=clip_norm,
+            stage_clip_norm=stage_clip_norm,
+        )
 
     step = StepFunction(Regression(), optimizer, len(INDICES), 0, **settings)
     state = step.init(jax.random.key(0))
@@ -140,6 +146,26 @@ def test_clipping_each_stage_is_another_step(data):
     other = by_hand(data, state, 5, clip_gradient=0.2)[0]
     apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), expected, other)
     assert max(jax.tree.leaves(apart)) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["rk4", "sgd"])
+def test_the_logged_norm_is_that_of_the_gradient_whatever_is_clipped(data, name):
+    free = take_step(data, name=name)[2].grad_norm
+    clipped = [
+        take_step(data, name=name, clip_norm=gradient, stage_clip_norm=stages)[2].grad_norm
+        for gradient, stages in ((0.2, None), (None, 0.2))
+    ]
+    assert free > 0.4
+    np.testing.assert_allclose(clipped, free, rtol=1e-5)
+
+
+def test_dalr_takes_the_curvature_of_the_loss_also_where_stages_are_clipped(data):
+    free, clipped = (
+        take_step(data, name="rk4_dalr", stage_clip_norm=longest)[2].learning_rate
+        for longest in (None, 0.2)
+    )
+    np.testing.assert_allclose(clipped, free, rtol=1e-5)
+    assert free < 0.9  # its cap is 1: there is a curvature
 
 
 def test_another_step_draws_another_dropout_mask(data):

@@ -24,7 +24,13 @@ METHOD_FIELDS = (
 )
 # How long a run is, what it reports and how it is executed: neither task nor method.
 _RUN_FIELDS = (
-    *("total_steps", "eval_every_steps", "checkpoint_every_steps", "log_every_steps"),
+    *(
+        "total_steps",
+        "max_grad_evals",
+        "eval_every_steps",
+        "checkpoint_every_steps",
+        "log_every_steps",
+    ),
     *("train_eval_size", "eval_test", "physical_batch_size", "remat"),
     *("compiled_loops", "vectorize_seeds", "on_corrupt"),
 )

@@ -5,7 +5,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import costs, errors, run_record
+from configs import common
+from rkbench import costs, errors, optimizers, run_record
+from rkbench.baselines import Spending
 from rkbench.experiment import check_optimizer, learning_rates
 from rkbench.scoring.scores import QUANTITIES
 from rkbench.sweep.sampling import Settings, sample
@@ -25,7 +27,8 @@ class Protocol:
       quantity: of the metric, "final" or "best".
       tuning_seeds: with which every trial is trained; the metric is averaged over them.
       seeds: with which the chosen settings are trained again; none of them is a tuning seed.
-      gradient_evaluations: the budget of each seed of each run; None: the config's `total_steps`.
+      gradient_evaluations: the budget of each seed of each run, which no one exceeds; None: the
+        config's own.
       evaluations: of each run, at equal shares of its steps; None: the config's `eval_every_steps`.
     """
 
@@ -70,7 +73,7 @@ class Trial:
     Attributes:
       optimizer: its name.
       number: from 0.
-      settings: what the space says.
+      settings: of the space's fields, as they are in the config.
       config: all of it, locked.
       folder: the run's.
     """
@@ -146,61 +149,105 @@ def tuning(config: Any, space: Space, protocol: Protocol, workdir: pathlib.Path)
     folder = workdir / name.replace(":", "-")
     sampled = sample(space, protocol.trials, protocol.sampler, protocol.sampler_seed)
     width = max(3, len(str(len(sampled) - 1)))
-    spent: dict[str, int] = {}
+    within: dict[str, int] = {}
     trials = []
-    for number, settings in enumerate(sampled):
-        trial = changed(base, settings)
+    for number, (settings, trial) in enumerate(_different(base, sampled)):
         try:
             check_optimizer(trial.optimizer, learning_rates(trial))
         except ValueError as error:
             raise errors.UserError(f"the search space of {name!r}: {settings}: {error}") from error
-        trial = _with_budget(trial, protocol, spent)
+        trial = _with_budget(trial, protocol, within)
         path = folder / f"trial-{number:0{width}d}"
         trials.append(Trial(name, number, settings, trial, path))
     return Tuning(name, space, base, tuple(trials), folder)
 
 
-def _with_budget(config: Any, protocol: Protocol, spent: dict[str, int]) -> Any:
+def _different(base: Any, sampled: Sequence[Settings]) -> list[tuple[Settings, Any]]:
+    """The settings as they run, whole numbers whole, and their configs; none is there twice."""
+    found: dict[str, tuple[Settings, Any]] = {}
+    for settings in sampled:
+        trial = changed(base, settings)
+        ran = {field: _ran(value, get(trial, field)) for field, value in settings.items()}
+        found.setdefault(repr(ran), (ran, trial))
+    return list(found.values())
+
+
+def _ran(sampled: Any, configured: Any) -> Any:
+    """The number that is in the config; of anything else what the space says, which is the same."""
+    return configured if isinstance(configured, int | float) else sampled
+
+
+def _with_budget(config: Any, protocol: Protocol, within: dict[str, int]) -> Any:
     """The config with steps and evaluations of the protocol.
 
-    `spent` keeps the gradients a step by what decides them: the optimizer without its numbers.
+    `within` keeps the steps by what decides them: the optimizer without its real numbers.
     """
-    fields, steps = {}, config.total_steps
-    if protocol.gradient_evaluations is not None:
+    fields, steps, budget = {}, config.total_steps, protocol.gradient_evaluations
+    if budget is not None:
         parts = repr([v for v in config.optimizer.values() if not isinstance(v, float)])
-        if parts not in spent:
-            spent[parts] = costs.grad_evals_of_step(config)
-        steps = fields["total_steps"] = protocol.gradient_evaluations // spent[parts]
-        if not steps:
-            raise errors.UserError(
-                f"gradient_evaluations={protocol.gradient_evaluations} are less than the "
-                f"{spent[parts]} of one step of {config.optimizer.name!r}"
-            )
+        if parts not in within:
+            within[parts] = _steps_within(config, budget)
+        steps = fields["total_steps"] = within[parts]
+        if optimizers.spending(config.optimizer.name) is Spending.BY_LOSS:
+            fields["max_grad_evals"] = budget  # for the others the number of steps says it
     if protocol.evaluations is not None:
         every = -(-steps // protocol.evaluations)
         fields |= {"eval_every_steps": every, "log_every_steps": every}
     return changed(config, fields)
 
 
+def _steps_within(config: Any, budget: int) -> int:
+    """The most steps that can stay within the budget."""
+    name = config.optimizer.name
+    if optimizers.spending(name) is Spending.BY_LOSS:
+        if config.schedule.name != "constant":
+            raise errors.UserError(
+                f"schedule.name={config.schedule.name!r} with gradient_evaluations: how many steps "
+                f"{name!r} takes with them is not known before, so only 'constant' can work"
+            )
+        return budget  # it ends before
+    steps = costs.steps_within(config, budget)
+    if not steps:
+        raise errors.UserError(
+            f"gradient_evaluations={budget} are less than the "
+            f"{costs.grad_evals_of_step(config)} of one step of {name!r}"
+        )
+    return steps
+
+
 def changed(config: Any, settings: Mapping[str, Any]) -> Any:
-    """A locked copy of the config with these fields; whole numbers stay whole.
+    """A locked copy of the config with these fields; whole numbers stay whole, as real ones real.
 
     Raises:
       UserError: a value of the wrong type.
     """
-    copy = config.copy_and_resolve_references()
+    copy = common.with_real_numbers(config).copy_and_resolve_references()
     with copy.unlocked():
         for field, value in settings.items():
-            old = copy
-            for name in field.split("."):
-                old = old[name]
-            if type(old) is int and isinstance(value, float):
-                value = round(value)
+            value = _fitting(field, value, get(copy, field))
             try:
                 copy.update_from_flattened_dict({field: value})
             except TypeError as error:
                 raise errors.UserError(f"{field}={value!r}: {error}") from error
-    return copy.lock()
+    return common.with_real_numbers(copy).lock()
+
+
+def get(config: Any, field: str) -> Any:
+    """The value of "group.field"."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _fitting(field: str, value: Any, old: Any) -> Any:
+    """The value as the field can hold it: whole in whole fields, real in an optimizer's others."""
+    group, _, name = field.partition(".")
+    of_optimizer = group == "optimizer"
+    if of_optimizer:
+        value = common.number(name, value)
+    # Some whole numbers of an optimizer's are None by default.
+    whole = type(old) is int or (of_optimizer and name in common.WHOLE)
+    return round(value) if whole and isinstance(value, float) else value
 
 
 def description(tunings: Sequence[Tuning], protocol: Protocol) -> dict[str, Any]:
