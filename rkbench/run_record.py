@@ -30,6 +30,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-
 # learns depends on none of these.
 _NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "mesh", "seeds", "tensorboard")
 
+# Fields that are younger than the first published records: with these values they change nothing,
+# and so no hash.
+_NEWER = {"max_grad_evals": 0}
+
 
 def plain_config(config) -> Record:
     """The config as JSON holds it."""
@@ -43,7 +47,11 @@ def plain(content: Any) -> Any:
 
 def identity(config: Record) -> Record:
     """The fields that decide a seed's numbers: configs that agree in them can share a folder."""
-    return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in _NOT_IDENTITY and not (name in _NEWER and value == _NEWER[name])
+    }
 
 
 def config_hash(config: Record) -> str:
