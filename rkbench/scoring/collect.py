@@ -11,7 +11,7 @@ from typing import Any
 
 import tqdm
 
-from rkbench import run_record
+from rkbench import records, run_record
 from rkbench.errors import UserError
 from rkbench.names import Namer
 from rkbench.records import Run
@@ -87,9 +87,8 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
         try:
             config, data = run_record.comparable(run.record), run.record.get("data") or {}
             logs = list(_seed_logs(run, omissions))
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, UserError) else "run.json is no run record"
-            omissions.append(Omission(run.folder, reason))
+        except UserError as error:
+            omissions.append(Omission(run.folder, str(error)))
             continue
         key = run_record.canonical({"config": config, "data": data})
         _, _, known = groups.setdefault(key, (config, data, {}))
@@ -120,18 +119,16 @@ def find(folders: Iterable[pathlib.Path]) -> list[Run]:
     """Every run in or below the folders, once each, in the order of their paths; see `collect`."""
     found: dict[pathlib.Path, Run] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder")
-        records = sorted(folder.rglob("run.json"))
-        if not records:
+        own = records.find(folder)
+        if not own:
             raise UserError(f"{folder} holds no runs: no run.json in it or below")
-        for record in records:
-            found.setdefault(record.resolve().parent, Run(record.parent))
+        for one in own:
+            found.setdefault(one.resolve(), Run(one))
     return list(found.values())
 
 
 def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:
-    """The seeds that came to an end and whose lines reach it; the others become omissions."""
+    """The seeds that came to an end and whose log is whole; the others become omissions."""
     entries = {entry["seed"]: entry for entry in run.record["seeds"]}
     wanted = run.record["config"].get("seeds") or []
     if unfinished := [seed for seed in wanted if seed not in entries]:
@@ -140,20 +137,11 @@ def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:
             reason += f" ({run.record['error']})"
         omissions.append(Omission(run.folder, reason))
     for seed, entry in entries.items():
-        lines = tuple(line for line in run.log if line["seed"] == seed)
-        diverged = entry["status"] == "diverged"
-        reached = max((line["step"] for line in lines), default=-1)
-        if reached < entry["steps"] - (_interval(run.record["config"]) if diverged else 0):
-            where = f"ends at step {reached} of {entry['steps']}" if lines else "has none of it"
-            omissions.append(Omission(run.folder, f"seed {seed}: the log {where}"))
+        if seed in run.faults:
+            omissions.append(Omission(run.folder, f"seed {seed}: {run.faults[seed]}"))
         else:
-            yield SeedLog(run.folder, seed, diverged, lines)
-
-
-def _interval(config: Mapping[str, Any]) -> int:
-    """The steps between two lines of a log: a seed that diverged may have none where it ended."""
-    every = (config.get("eval_every_steps"), config.get("log_every_steps"))
-    return min((steps for steps in every if steps), default=config["total_steps"])
+            columns = run.logged[seed].columns
+            yield SeedLog(run.folder, seed, entry["status"] == "diverged", columns)
 
 
 def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) -> tuple:

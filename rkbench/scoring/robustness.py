@@ -151,10 +151,10 @@ def _value(score: Score, quantity: str) -> float:
 
 def _start(score: Score) -> float:
     """The mean value before training, larger is better; minus infinity where it is not known."""
-    first = [log.points(score.metric)[:1] for log in score.setting.logs]
-    if not all(points and points[0]["step"] == 0 for points in first):
+    points = [log.points(score.metric) for log in score.setting.logs]
+    if not all(own["step"].size and own["step"][0] == 0 for own in points):
         return -math.inf
-    mean = sum(points[0][score.metric] for points in first) / len(first)
+    mean = sum(float(own[score.metric][0]) for own in points) / len(points)
     return -mean if lower_is_better(score.metric) else mean
 
 
