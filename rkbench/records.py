@@ -102,7 +102,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     record = read_object(path, what, schemas.RunRecord)
     if (record.get("data") or {}).get("subset"):
         read_object(path, what, schemas.RunOfSubset)
-    seeds = [entry["seed"] for entry in record["seeds"]]
+    seeds = [entry["seed"] for entry in record.setdefault("seeds", [])]
     if twice := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
         raise errors.UserError(f"{path} is not {what} (seed {twice[0]} is in it twice)")
     return record

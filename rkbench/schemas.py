@@ -107,7 +107,7 @@ class RunRecord(Origin, total=False):
     data: Data | None
     logs: dict[str, Fingerprint]
     parts: list[Part]
-    seeds: Required[list[Entry]]
+    seeds: list[Entry]
     status: str
     error: str
     seconds: Amount

@@ -89,6 +89,8 @@ def _status(record: Run) -> str:
     entries = record.entries
     diverged = sum(entry["status"] == "diverged" for entry in entries)
     status = f"{diverged} of {len(entries)} diverged" if diverged else "done"
+    if record.faults:
+        status += f", {len(record.faults)} of {len(record.record['seeds'])} seeds left out"
     return f"{status}, on a subset of the data" if summary.subset(record.record) else status
 
 

@@ -16,6 +16,7 @@ from rkbench.errors import UserError
 from rkbench.names import Namer
 from rkbench.records import Run
 from rkbench.scoring.outcomes import SeedLog
+from rkbench.texts import printable
 
 # What a method may choose; all other fields make up the task.
 METHOD_FIELDS = (
@@ -38,7 +39,7 @@ class Omission:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.folder}: {self.reason}"
+        return printable(f"{self.folder}: {self.reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
         except UserError as error:
             omissions.append(Omission(run.folder, str(error)))
             continue
-        key = run_record.canonical({"config": config, "data": data})
+        key = alike({"config": config, "data": data})
         _, _, known = groups.setdefault(key, (config, data, {}))
         for log in logs:
             if (first := known.setdefault(log.seed, log)) is not log:
@@ -134,7 +135,7 @@ def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:
     if unfinished := [seed for seed in wanted if seed not in entries]:
         reason = f"status {run.record.get('status')!r}: no result of seeds {unfinished}"
         if "error" in run.record:
-            reason += f" ({run.record['error']})"
+            reason += f" ({printable(run.record['error'])})"
         omissions.append(Omission(run.folder, reason))
     for seed, entry in entries.items():
         if seed in run.faults:
@@ -149,6 +150,7 @@ def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) 
     tasks = distinct_names(
         [config["workload"] for config, _, _ in groups],
         [_task(config, data) for config, data, _ in groups],
+        derived="data.",
     )
     settings = [
         Setting(task, "", config, data, tuple(logs[seed] for seed in sorted(logs)))
@@ -186,16 +188,42 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def distinct_names(names: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each name, with the fields in brackets in which those of the same name differ."""
+def alike(content: Any) -> str:
+    """Plain content as one text, which is equal for equal content: 1 and 1.0 are one number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return run_record.canonical(plain(content))
+
+
+def distinct_names(
+    names: Sequence[str], fields: Sequence[Mapping[str, Any]], derived: str | None = None
+) -> list[str]:
+    """Each name, with the fields in brackets in which those of the same name differ.
+
+    Fields that begin with `derived` follow from others, as what is in the data does, and are shown
+    only where the others do not tell all apart.
+    """
     unique = []
     for name, own in zip(names, fields, strict=True):
-        alike = [other for n, other in zip(names, fields, strict=True) if n == name]
-        differing = [
-            field
-            for field in dict.fromkeys(field for other in alike for field in other)
-            if len({repr(other.get(field)) for other in alike}) > 1
-        ]
+        same = [other for n, other in zip(names, fields, strict=True) if n == name]
+        differing: list[str] = []
+        parts = 1  # into which those shown so far part the same
+        for field in sorted(
+            dict.fromkeys(field for other in same for field in other),
+            key=lambda field: derived is not None and field.startswith(derived),
+        ):
+            if len({alike(other.get(field)) for other in same}) == 1:
+                continue
+            finer = len({alike([other.get(f) for f in (*differing, field)]) for other in same})
+            if finer > parts or derived is None or not field.startswith(derived):
+                differing.append(field)
+                parts = finer
         shown = ", ".join(f"{field.split('.')[-1]}={own.get(field)}" for field in differing)
-        unique.append(f"{name} ({shown})" if shown else name)
+        unique.append(f"{name} ({printable(shown)})" if shown else name)
     return unique

@@ -5,8 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rkbench import run_record
-from rkbench.scoring.collect import distinct_names, flat
+from rkbench.scoring.collect import alike, distinct_names, flat
 from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.scores import Score
 
@@ -88,7 +87,7 @@ def robustness(
     families: dict[str, list[Score]] = {}
     for one in scores:
         if rate_field(one.setting.config):
-            families.setdefault(run_record.canonical(_common(one)), []).append(one)
+            families.setdefault(alike(_common(one)), []).append(one)
     wide = [family for family in families.values() if len(family) >= at_least]
     names = distinct_names(
         [f"{family[0].setting.task}\n{family[0].setting.optimizer}" for family in wide],
