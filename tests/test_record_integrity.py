@@ -1,4 +1,4 @@
-"""Records whose log or run.json was changed after the end: every reader leaves them out, by name."""
+"""Records whose log or run.json was changed after the end: every reader says what it leaves out."""
 
 import csv
 import gzip
