@@ -93,7 +93,7 @@ def test_an_unfinished_run_is_refused(parts, tmp_path):
 def test_a_folder_of_runs_is_archived_as_it_is(parts, tmp_path, monkeypatch, capsys):
     sweep = tmp_path / "sweep"
     shutil.copytree(parts[0].folder.parent, sweep / "rk4")
-    (sweep / "sweep.json").write_text('{"command": ["cli.py", "--workdir=/home/me"], "seeds": [0]}')
+    (sweep / "sweep.json").write_text('{"command": ["cli.py", "--workdir=/home/me"], "sweep": {}}')
     (sweep / "rk4" / "one" / "run.json").rename(sweep / "kept")
     assert rkbench(monkeypatch, "archive", sweep, f"--output={tmp_path / 'out'}") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 runs\n"
@@ -104,7 +104,7 @@ def test_a_folder_of_runs_is_archived_as_it_is(parts, tmp_path, monkeypatch, cap
         assert kept.log == part.log
         assert kept.record["seeds"] == archive.merged([part])["seeds"]
     record = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert record == {"command": ["cli.py", "--workdir=DIR"], "seeds": [0]}
+    assert record == {"command": ["cli.py", "--workdir=DIR"], "sweep": {}}
 
 
 def test_nothing_is_archived_of_a_folder_with_an_unfinished_run(parts, tmp_path):
