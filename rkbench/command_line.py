@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
+import io
 import os
 import pathlib
 import re
 import select
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
@@ -25,8 +26,11 @@ _LONGEST_MESSAGE = 1000  # characters
 def user_errors() -> Iterator[None]:
     """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74.
 
-    Where nobody reads stdout any more, as after `| head`, the command ends without a word.
+    Where nobody reads stdout any more, as after `| head`, the command ends without a word. That a
+    stream is closed or knows only ASCII is no error, nor is a drawing backend for notebooks.
     """
+    _open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # files are all that is drawn; Matplotlib refuses some others
     try:
         try:
             yield
@@ -38,6 +42,23 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(EXIT_BROKEN_PIPE)
         _end(error)
+
+
+def _open_streams() -> None:
+    """Opens what is closed of the standard streams, and lets the others print any text.
+
+    Else the next files that are opened would take the numbers 1 and 2, and get what libraries
+    print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _nobody_reads() -> bool:
@@ -75,22 +96,29 @@ class Parser(argparse.ArgumentParser):
 
 def folder_path(text: str) -> pathlib.Path:
     """The type of an argument that names a folder, which may have to be made."""
-    path = any_path(text)
+    path = _path(text)
     if os.path.lexists(path) and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a folder")
     return path
 
 
+def file_path(text: str) -> pathlib.Path:
+    """The type of an argument that names a file to be written, whose folder may have to be made."""
+    path = _path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
+    return path
+
+
 def output_path(text: str) -> pathlib.Path:
     """The type of an argument that names a file to be written, in a folder that is there."""
-    path = any_path(text)
-    if path.is_dir() or not path.parent.is_dir():
+    path = file_path(text)
+    if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a file in an existing folder")
     return path
 
 
-def any_path(text: str) -> pathlib.Path:
-    """The type of an argument that names a file or folder; see `paths.local`."""
+def _path(text: str) -> pathlib.Path:
     try:
         path = paths.local(text)
         with contextlib.suppress(FileNotFoundError):
@@ -110,7 +138,7 @@ class _HelpFlag(flags.BooleanFlag):
         self._values, self._module, self._about = values, module, about
         super().__init__("help", False, "Show this", short_name="h")
 
-    def parse(self, argument: object) -> None:
+    def parse(self, argument: Any) -> None:
         super().parse(argument)
         if self.value:
             print(f"{self._about}\n{self._values.module_help(self._module)}")
@@ -161,4 +189,4 @@ def parse_flags(argv: list[str], values: flags.FlagValues) -> None:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "the command line could not be read"
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last)
+    return re.sub(r"^(ERROR:: |[\w.]*(Error|Exception): )", "", last)

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import pathlib
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -134,9 +134,9 @@ def unknown_flag(name: str, values: flags.FlagValues) -> errors.UserError:
     return errors.unknown("config field", field, known)
 
 
-def fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """{name: value} of the fields of a config and of its groups, as "group.field"."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         found[f"{prefix}{name}"] = value
         if isinstance(value, ConfigDict):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rkbench import distributed, metrics, summary
+from rkbench import distributed, metrics, paths, summary
 from rkbench.experiment import Experiment, side_by_side
 from rkbench.group import Group, Lane
 from rkbench.run_log import RunLog
@@ -32,7 +32,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the config cannot work, or the workdir cannot be used. Nothing is written then.
     """
-    return train_experiment(Experiment.from_config(config), pathlib.Path(workdir))
+    return train_experiment(Experiment.from_config(config), paths.local(workdir))
 
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
