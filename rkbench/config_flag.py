@@ -153,7 +153,10 @@ def _literal(text: str) -> Any:
 
 
 def _group(text: str) -> ConfigDict:
-    return ConfigDict(ast.literal_eval(text))
+    value = ast.literal_eval(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text} is no dictionary")
+    return ConfigDict(value)
 
 
 # type of a field: (what reads its text, what the text must be)
@@ -194,7 +197,7 @@ def find_file(kind: str, path: str, folder: str, pattern: str) -> pathlib.Path:
     if os.path.isfile(here):  # False also where the name is too long
         return here
     file = installed / f"{here.stem}.py"
-    if here.parent in (pathlib.Path(), pathlib.Path(folder)) and file.is_file():
+    if here.parent in (pathlib.Path(), pathlib.Path(folder)) and os.path.isfile(file):
         return file
     valid = [f"{folder}/{file.name}" for file in sorted(installed.glob(pattern))]
     raise errors.unknown(kind, path, valid)
