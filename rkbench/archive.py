@@ -77,7 +77,7 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
         archive([run], output / run.folder.relative_to(folder))
     for path in folder.rglob(SWEEP):
         record = read_object(path, "a sweep's record")
-        record["command"] = [_without_paths(argument) for argument in record.get("command", [])]
+        record["command"] = _without_paths(record.get("command", []))
         run_record.write_json(output / path.relative_to(folder), record)
     return len(runs)
 
@@ -144,10 +144,25 @@ def parts(run: Run) -> list[dict[str, Any]]:
     if "parts" in run.record:
         return run.record["parts"]
     part = {name: copy.deepcopy(run.record[name]) for name in _PART if name in run.record}
-    part["command"] = [_without_paths(argument) for argument in part.get("command", [])]
+    part["command"] = _without_paths(part.get("command", []))
     part["seeds"] = [entry["seed"] for entry in run.record["seeds"]]
     return [part]
 
 
-def _without_paths(argument: str) -> str:
-    return re.sub(r"^(--(?:workdir|config\.data_dir)=).*$", r"\1DIR", argument)
+_PATH = re.compile(
+    r"(--?(?:workdir|config\.data_dir|flagfile|space|results|runs))(=.*)?", re.DOTALL
+)
+
+
+def _without_paths(command: Sequence[str]) -> list[str]:
+    """A command line without this machine's folders, whether behind = or arguments of their own."""
+    kept: list[str] = []
+    is_path = False
+    for argument in command:
+        match = _PATH.fullmatch(argument)
+        if is_path or match is None:
+            kept.append("DIR" if is_path else argument)
+        else:
+            kept.append(f"{match[1]}=DIR" if match[2] else argument)
+        is_path = not is_path and match is not None and not match[2]
+    return kept

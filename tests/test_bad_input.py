@@ -379,6 +379,31 @@ def test_unfinished_runs_are_named(a_run):
     assert not os.path.lexists("out")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["verify"],
+        ["verify", "."],
+        ["table1", "--draw-only"],
+        ["figure", "7", "16", "--draw-only", "--axis=wall_time"],
+        ["paper", "--draw-only", "--only=rk4"],
+        ["study", "--draw-only", "--results=none"],
+        ["quickstart", "--draw-only"],
+        ["score", "."],
+        ["compare", ".", "--output=out"],
+        ["report", "."],
+        ["archive", ".", "--output=out"],
+        ["costs", "--output=plain.md"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_with_nothing_to_work_on_says_so(command):
+    pathlib.Path("plain.md").write_text("no marks")
+    check_refused(call(*command), command)
+    assert contents(".") == {"plain.md": b"no marks"}
+    assert os.listdir() == ["plain.md"]
+
+
 def check_wrong_word(command, word):
     arguments = [argument.format(word) for argument in command]
     before = contents(".")
