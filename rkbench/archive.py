@@ -74,7 +74,7 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     for found in records.find(folder, SWEEP):
         path = found / SWEEP
         record = read_object(path, "a sweep's record", schemas.SweepRecord)
-        record["command"] = [_without_paths(argument) for argument in record.get("command", [])]
+        record["command"] = _without_paths(record.get("command", []))
         run_record.write_json(output / path.relative_to(folder), record)
     return len(runs)
 
@@ -143,7 +143,7 @@ def parts(run: Run) -> list[dict[str, Any]]:
     """
     found = run_record.parts(run.record)
     for part in found:
-        part["command"] = [_without_paths(argument) for argument in part.get("command", [])]
+        part["command"] = _without_paths(part.get("command", []))
     return found
 
 
@@ -161,5 +161,20 @@ def _joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _without_paths(argument: str) -> str:
-    return re.sub(r"^(--(?:workdir|config\.data_dir)=).*$", r"\1DIR", argument)
+_PATH = re.compile(
+    r"(--?(?:workdir|config\.data_dir|flagfile|space|results|runs))(=.*)?", re.DOTALL
+)
+
+
+def _without_paths(command: Sequence[str]) -> list[str]:
+    """A command line without this machine's folders, whether behind = or arguments of their own."""
+    kept: list[str] = []
+    is_path = False
+    for argument in command:
+        match = _PATH.fullmatch(argument)
+        if is_path or match is None:
+            kept.append("DIR" if is_path else argument)
+        else:
+            kept.append(f"{match[1]}=DIR" if match[2] else argument)
+        is_path = not is_path and match is not None and not match[2]
+    return kept

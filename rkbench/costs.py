@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from rkbench import errors
 from rkbench.command_line import Parser, output_path
+from rkbench.run_record import write_text
 
 EXAMPLES = 8  # of the gradient that is counted
 
@@ -184,15 +185,16 @@ def run(argv: list[str]) -> None:
         print(table())
     else:
         document = _document(arguments.output)
-        with_table(document, "")  # whether it has the marks, before all else
-        arguments.output.write_text(with_table(document, table()), encoding="utf-8")
+        write_text(arguments.output, with_table(document, table()))
 
 
 def _document(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.UserError(f"{path} cannot be read: {error}") from error
+        document = path.read_text(encoding="utf-8")
+        with_table(document, "")  # whether it has the marks, before anything is computed
+    except (OSError, UnicodeDecodeError, errors.UserError) as error:
+        raise errors.UserError(f"{path} cannot take the table: {error}") from error
+    return document
 
 
 MARKS = ("<!-- rkbench costs -->", "<!-- end -->")
@@ -203,5 +205,5 @@ def with_table(document: str, table: str) -> str:
     before, found, rest = document.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (found and end):
-        raise errors.UserError(f"the document has no {MARKS[0]} followed by {MARKS[1]}")
+        raise errors.UserError(f"it has no {MARKS[0]} followed by {MARKS[1]}")
     return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"

@@ -63,6 +63,7 @@ class Experiment:
         Raises:
           UserError: a value that cannot work, with the valid ones.
         """
+        compilation.check_compiles()
         config_checks.check(config)
         config = with_real_numbers(config)
         layout = sharding.layout(config.mesh)

@@ -107,6 +107,26 @@ def test_a_folder_of_runs_is_archived_as_it_is(parts, tmp_path, monkeypatch, cap
     assert record == {"command": ["cli.py", "--workdir=DIR"], "sweep": {}}
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["--workdir=/home/me/run"], ["--workdir=DIR"]),
+        (["--workdir", "/home/me/run", "--config=x"], ["--workdir", "DIR", "--config=x"]),
+        (
+            ["-config.data_dir", "/home/me", "-workdir=/x"],
+            ["-config.data_dir", "DIR", "-workdir=DIR"],
+        ),
+        (["--flagfile", "--workdir", "--remat"], ["--flagfile", "DIR", "--remat"]),
+        (["--workdir"], ["--workdir"]),
+    ],
+)
+def test_no_spelling_of_a_command_keeps_paths_of_the_machine(parts, given, kept):
+    run = Run(parts[0].folder)
+    run.record.pop("parts", None)
+    run.record["command"] = ["rkbench", "train", *given]
+    assert archive.parts(run)[0]["command"] == ["rkbench", "train", *kept]
+
+
 def test_nothing_is_archived_of_a_folder_with_an_unfinished_run(parts, tmp_path):
     shutil.copytree(parts[0].folder.parent, tmp_path / "runs")
     path = tmp_path / "runs" / "two" / "run.json"

@@ -125,6 +125,7 @@ def test_it_runs_without_jax_and_other_libraries(tmp_path):
         ([], "needs the flags of `rkbench train` behind --"),
         (["--", "--config.seeds=0"], "has no --config="),
         ([*TRAIN, "--workdir=x"], "--workdir=x is the launcher's to set"),
+        ([*TRAIN, "-flagfile", "x"], "-flagfile is a file of this machine"),
         (["--source=rkbench", *TRAIN], "--source=rkbench must be"),
         (["--source=git+https://me:secret@example.com/x", *TRAIN], "password or token"),
         (["--source=git+ssh://me:secret@example.com/x", *TRAIN], "password or token"),

@@ -15,14 +15,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from rkbench import paths
+
 Arrays = dict[str, np.ndarray]
-
-
-def folder() -> Path:
-    """`$RKBENCH_CACHE_DIR`, else `$XDG_CACHE_HOME/rkbench`, else `~/.cache/rkbench`."""
-    if chosen := os.environ.get("RKBENCH_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkbench"
 
 
 def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
@@ -31,7 +26,10 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     An entry that does not match its checksum is removed and made again. A cache that cannot be
     read or written costs only time: the arrays are returned all the same, with a warning.
     """
-    for path in folder().glob(f"{key}-*.npz"):
+    folder = paths.cache_folder()
+    if folder is None:
+        return make()
+    for path in folder.glob(f"{key}-*.npz"):
         try:
             arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
             if arrays is not None:
@@ -42,7 +40,7 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
             logging.warning("cannot use the cached dataset %s: %s", path, error)
     arrays = make()
     try:
-        _write(key, arrays)
+        _write(folder, key, arrays)
     except OSError as error:
         logging.warning("cannot cache %s, next time will be as slow: %s", key, error)
     return arrays
@@ -59,19 +57,19 @@ def _read(path: Path, checksum: str) -> Arrays | None:
         return None
 
 
-def _write(key: str, arrays: Arrays) -> None:
+def _write(folder: Path, key: str, arrays: Arrays) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     data = buffer.getbuffer()
     checksum = hashlib.sha256(data).hexdigest()
-    folder().mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder(), prefix=f".{key}-")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{key}-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder() / f"{key}-{checksum}.npz")
+        os.replace(temporary, folder / f"{key}-{checksum}.npz")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

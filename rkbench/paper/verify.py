@@ -35,6 +35,8 @@ def run(argv: list[str]) -> None:
         print(f"rkbench: {difference}", file=sys.stderr)
     records = len(list(_records(results)))
     files = len(drawing.manifest(results)) + len(_of_comparison(results / COMPARISON))
+    if not records and not files:
+        raise UserError(f"{results} holds no results: no record, no manifest.json, no comparison")
     print(
         f"{results}: {records} records, {files} tables and figures computed again from the logs, "
         f"{len(differences)} differences"

@@ -42,6 +42,8 @@ class Job:
         for argument in self.arguments:
             if re.match("--?(workdir|distributed|coordinator|processes|process_id)($|=)", argument):
                 raise UserError(f"run {self.name!r}: {argument} is the launcher's to set")
+            if re.match("--?flagfile($|=)", argument):
+                raise UserError(f"run {self.name!r}: {argument} is a file of this machine")
 
     def machine(self, output: str) -> str:
         """A name of at most 40 lower-case letters, digits and hyphens, its own at this output."""
