@@ -10,7 +10,7 @@ import importlib
 import pathlib
 from typing import Any, NamedTuple
 
-from rkbench import errors
+from rkbench import errors, files
 from rkbench.command_line import Parser, output_path
 
 EXAMPLES = 8  # of the gradient that is counted
@@ -150,7 +150,7 @@ def run(argv: list[str]) -> None:
     else:
         document = _document(arguments.output)
         with_table(document, "")  # whether it has the marks, before all else
-        arguments.output.write_text(with_table(document, table()), encoding="utf-8")
+        files.write_text(arguments.output, with_table(document, table()))
 
 
 def _document(path: pathlib.Path) -> str:

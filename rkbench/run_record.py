@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs import default
-from rkbench import __version__, errors, records
+from rkbench import __version__, errors, files, records
 
 Record = dict[str, Any]
 
@@ -81,21 +81,7 @@ def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
 
 def write_json(path: pathlib.Path, content: Record) -> None:
     """Replaces the file in one step: a reader or a crash sees the old content or the new."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """As `write_json`; where it fails, nothing is left behind."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 class Workdir:
@@ -161,26 +147,28 @@ class Workdir:
 
 
 # What a run makes in its folder: files, and folders.
-_FILES = ("run.json", "run.tmp", "metrics.jsonl", "metrics.tmp", ".lock")
+_FILES = ("run.json", "metrics.jsonl", ".lock")
 _FOLDERS = ("checkpoints", "tensorboard")
 
 
 def _check_entries(folder: pathlib.Path) -> None:
     """Raises a UserError where something of another kind has the place of a file or folder.
 
+    A link in the place of a file is refused: what it leads to may be anybody's.
+
     And where one cannot be written: better now than at the first checkpoint.
     """
     checkpoints = folder / "checkpoints"
     groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
     folders = [path for path in (*(folder / n for n in _FOLDERS), *groups) if os.path.lexists(path)]
-    files = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
+    plain = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
     for path in folders:
         if not path.is_dir():
             raise errors.UserError(f"{path} is in the way: it must be a folder")
-    for path in files:
-        if not path.is_file():
+    for path in plain:
+        if path.is_symlink() or not path.is_file():
             raise errors.UserError(f"{path} is in the way: it must be a file")
-    for path in (folder, *folders, *files):
+    for path in (folder, *folders, *plain):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise errors.UserError(f"workdir {folder} cannot be written: {path} is read-only")
 
@@ -189,7 +177,7 @@ def _locked(folder: pathlib.Path):
     """The folder's lock file, held until it is closed; the kernel frees it when a process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a")  # noqa: SIM115 - held until close()
+        lock = files.appending(folder / ".lock")  # held until close()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", error)
         raise errors.UserError(f"workdir {folder} cannot be written: {reason}") from error

@@ -11,6 +11,7 @@ import pathlib
 import sys
 import time
 
+from rkbench import files
 from rkbench.errors import UserError
 
 MAX_POINTS = 1_000
@@ -62,11 +63,9 @@ def write(text: str, output: pathlib.Path) -> None:
       UserError: there can be no such file.
       OSError: the disk is full, or the like.
     """
-    from rkbench.run_record import write_text
-
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, text)
+        files.write_text(output, text)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise

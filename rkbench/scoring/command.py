@@ -16,6 +16,7 @@ from typing import Any
 
 from rkbench import tables
 from rkbench.errors import UserError
+from rkbench.files import write_text
 
 MISSED = "missed"
 
@@ -59,12 +60,12 @@ def targets(text: str) -> Mapping[str, float] | float:
 
 
 def write(found: Any, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes `files` into the folder."""
+    """Writes `files` into the folder, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in files(found).items():
         written.append(folder / name)
-        written[-1].write_text(content, encoding="utf-8")
+        write_text(written[-1], content)
     return written
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rkbench import files
 from rkbench.errors import UserError
 from rkbench.records import read_object
 from workloads.imagenet import records
@@ -199,6 +200,4 @@ def _read_log(folder: Path) -> Log:
 
 def _write_log(folder: Path, done: Log) -> None:
     """In one step: an interruption leaves the log before or after it, nothing between."""
-    temporary = folder / f".{LOG}"
-    temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / LOG)
+    files.write_text(folder / LOG, json.dumps(done, indent=2) + "\n")

@@ -1,0 +1,182 @@
+"""Files written in one step: nothing is written through a link, nothing half-written stays."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+
+import pytest
+from faults import full_disk
+
+from rkbench import files, metrics, run_record
+from rkbench.errors import UserError
+
+
+def plant(folder, names):
+    """A link under each name, to a file that must not change."""
+    victim = folder.parent / "victim"
+    victim.write_text("mine")
+    for name in names:
+        (folder / name).symlink_to(victim)
+    return victim
+
+
+def test_a_file_is_replaced_whole_and_has_the_usual_permissions(tmp_path):
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    with files.replacing(path) as file:
+        file.write("new é".encode())
+        assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "new é"
+    (tmp_path / "plain").write_text("")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "plain"]
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [run_record.write_json, metrics.keep_only])
+def test_no_link_under_the_name_of_a_temporary_file_is_written_through(tmp_path, write):
+    (tmp_path / "run").mkdir()
+    victim = plant(tmp_path / "run", ("run.tmp", "metrics.tmp", "run.json"))
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text('{"step": 1, "seed": 0}\n?\n{"step": 2, "seed": 0}\n')
+    if write is metrics.keep_only:
+        write(log, lambda record: True)
+        assert [line["step"] for line in metrics.read(log)] == [1, 2]
+    else:
+        write(tmp_path / "run" / "run.json", {})
+        assert (tmp_path / "run" / "run.json").read_text() == "{}\n"
+    assert victim.read_text() == "mine"
+
+
+def test_a_name_that_is_guessed_is_not_taken(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "00")
+    (tmp_path / "folder" / ".rkbench-00.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        files.write_text(tmp_path / "folder" / "file", "new")
+    assert victim.read_text() == "mine"
+
+
+def test_a_log_that_is_a_link_is_neither_appended_to_nor_cut(tmp_path):
+    (tmp_path / "run").mkdir()
+    victim = plant(tmp_path / "run", ("metrics.jsonl",))
+    path = tmp_path / "run" / "metrics.jsonl"
+    for write in (files.appending, lambda path: files.truncate(path, 0)):
+        with pytest.raises(OSError) as caught:
+            write(path)
+        assert caught.value.errno == errno.ELOOP
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", ".lock"])
+def test_a_workdir_with_a_link_in_the_place_of_a_file_is_refused(tmp_path, name):
+    from configs import digits_mlp
+
+    (tmp_path / "run").mkdir()
+    victim = plant(tmp_path / "run", (name,))
+    victim.write_text("{}")
+    with pytest.raises(UserError, match=f"{name} is in the way: it must be a file"):
+        run_record.Workdir(tmp_path / "run", digits_mlp.get_config())
+    assert victim.read_text() == "{}"
+
+
+def test_only_a_file_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(UserError, match=f"{name} is in the way"):
+            files.write_text(tmp_path / name, "x")
+
+
+def _die_while_writing(path):
+    with files.replacing(path) as file:
+        file.write(b"half")
+        file.flush()
+        os._exit(1)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    process = multiprocessing.get_context("fork").Process(
+        target=_die_while_writing, args=(tmp_path / "a",)
+    )
+    process.start()
+    process.join()
+    (left,) = tmp_path.iterdir()
+    with files.replacing(tmp_path / "b") as file:
+        assert not left.exists()
+        files.write_text(tmp_path / "c", "c")
+        file.write(b"b")
+    assert (tmp_path / "b").read_bytes() == b"b"
+
+
+def test_a_file_that_was_taken_for_an_abandoned_one_is_made_again(tmp_path, monkeypatch):
+    """Another process finds it between its making and its locking."""
+    flock, meddled = fcntl.flock, []
+
+    def meddle(file, operation):
+        if not meddled:
+            meddled.append(operation)
+            files.remove_abandoned(tmp_path)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meddle)
+    files.write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole"
+    assert meddled
+
+
+def _in_a_full_disk(call):
+    """Runs it where no file can grow over 64 bytes; None, or the error it gave."""
+
+    def run(connection):
+        full_disk()
+        try:
+            connection.send(call())
+        except OSError as error:
+            connection.send(error.errno)
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=run, args=(sender,))
+    process.start()
+    result = receiver.recv()
+    process.join()
+    return result
+
+
+def test_a_log_is_cut_back_on_a_full_disk(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [f'{{"step": {step}, "seed": 0, "batch/loss": 0.125}}\n' for step in range(100)]
+    path.write_text("".join(lines) + '{"step": ')
+    assert _in_a_full_disk(lambda: metrics.keep_only(path, lambda line: line["step"] < 50)) is None
+    assert path.read_text() == "".join(lines[:50])
+    assert list(tmp_path.iterdir()) == [path]
+    before = path.read_bytes()
+    gap = _in_a_full_disk(lambda: metrics.keep_only(path, lambda line: line["step"] != 7))
+    assert gap == errno.EFBIG
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_cutting_a_log_takes_no_memory_for_its_lines(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "metrics.jsonl"
+    line = '{"step": 1, "seed": 0, "batch/loss": 0.125}\n'
+    path.write_text(line * 20_000)
+    tracemalloc.start()
+    metrics.keep_only(path, lambda record: True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000
