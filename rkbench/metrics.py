@@ -25,8 +25,8 @@ Record = dict[str, Any]
 class JsonLinesWriter:
     """A CLU `MetricWriter` that appends scalars to a file of JSON lines.
 
-    It has the methods of `clu.metric_writers.MetricWriter`, as which `tensorboard.py` registers it;
-    it does not inherit from it because importing CLU's writers imports TensorFlow.
+    It has the methods of `clu.metric_writers.MetricWriter`, as which `register_with_clu` registers
+    it; it does not inherit from it because importing CLU's writers imports TensorFlow.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -55,6 +55,13 @@ class JsonLinesWriter:
 
     write_summaries = write_images = write_videos = _refuse
     write_audios = write_texts = write_histograms = write_hparams = _refuse
+
+
+def register_with_clu() -> None:
+    """Makes `JsonLinesWriter` a `clu.metric_writers.MetricWriter`; imports TensorFlow."""
+    from clu import metric_writers
+
+    metric_writers.MetricWriter.register(JsonLinesWriter)
 
 
 def record(step: int, scalars: Mapping[str, Any]) -> Record:

@@ -154,7 +154,7 @@ _FOLDERS = ("checkpoints", "tensorboard")
 def _check_entries(folder: pathlib.Path) -> None:
     """Raises a UserError where something of another kind has the place of a file or folder.
 
-    A link in the place of a file is refused: what it leads to may be anybody's.
+    A link is refused: what it leads to may be anybody's.
 
     And where one cannot be written: better now than at the first checkpoint.
     """
@@ -163,11 +163,11 @@ def _check_entries(folder: pathlib.Path) -> None:
     folders = [path for path in (*(folder / n for n in _FOLDERS), *groups) if os.path.lexists(path)]
     plain = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
     for path in folders:
-        if not path.is_dir():
-            raise errors.UserError(f"{path} is in the way: it must be a folder")
+        if path.is_symlink() or not path.is_dir():
+            raise errors.UserError(f"{path} is in the way: it must be a folder, and no link")
     for path in plain:
         if path.is_symlink() or not path.is_file():
-            raise errors.UserError(f"{path} is in the way: it must be a file")
+            raise errors.UserError(f"{path} is in the way: it must be a file, and no link")
     for path in (folder, *folders, *plain):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise errors.UserError(f"workdir {folder} cannot be written: {path} is read-only")

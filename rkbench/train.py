@@ -47,6 +47,8 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
         if distributed.from_primary(ended):
             if distributed.is_primary():
                 print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
+                with RunLog(workdir, experiment.config.tensorboard) as log:
+                    log.complete_event_files(run.record)
             return run.record
         with _running(experiment, [run]) as (log,):
             for seeds in experiment.seed_groups:
@@ -103,14 +105,12 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
             seeds=run.record.get("seeds", []),
         )
     tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
+    logs = [RunLog(run.folder, tensorboard, writes) for run in runs]
     try:
         for run in runs:
             distributed.check_shared(run.folder / "run.json")
         with contextlib.ExitStack() as stack:
-            yield [
-                stack.enter_context(contextlib.closing(RunLog(run.folder, tensorboard, writes)))
-                for run in runs
-            ]
+            yield [stack.enter_context(log) for log in logs]
     except Exception as error:
         for run in runs:
             with contextlib.suppress(OSError):  # a full disk may be what `error` is
@@ -121,6 +121,8 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
         run.write(
             **summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations
         )
+    for run, log in zip(runs, logs, strict=True):
+        log.complete_event_files(run.record)
 
 
 def _finished_seeds(run: Workdir) -> set[int]:
