@@ -85,20 +85,22 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
 def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
-    config = run_record.comparable(first)
+    config, data = run_record.comparable(first), dict(first.get("data") or {})
     for run in runs:
         if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
         differing = run_record.differences(run_record.comparable(run.record), config)
-        if differing or run.record.get("data") != first.get("data"):
-            reason = "; ".join(differing) or "the data"
+        differing += run_record.data_differences(run.record.get("data") or {}, data)
+        if differing:
+            reason = "; ".join(differing)
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
+        data |= run.record.get("data") or {}
     seeds = [_confirmed(entry, run) for entry, run in _owners(runs)]
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
         "parts": [part for run in runs for part in parts(run)],
-        "data": first.get("data"),
+        "data": data or None,
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
         "seeds": seeds,

@@ -79,6 +79,13 @@ def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
     return lines
 
 
+def data_differences(a: Mapping, b: Mapping) -> list[str]:
+    """The `differences` of two records' data; what is newer than one of them says nothing."""
+    newer = {"sha256"} - (a.keys() & b.keys())
+    one, other = ({k: v for k, v in data.items() if k not in newer} for data in (a, b))
+    return differences(one, other)
+
+
 def write_json(path: pathlib.Path, content: Record) -> None:
     """Replaces the file in one step: a reader or a crash sees the old content or the new."""
     files.write_text(path, json.dumps(content, indent=2) + "\n")
@@ -129,7 +136,7 @@ class Workdir:
     def check_data(self, data: Record) -> None:
         """Raises a UserError where the run has begun on other data than these."""
         recorded = self.record.get("data")
-        if recorded and (differing := differences(recorded, plain(data))):
+        if recorded and (differing := data_differences(recorded, plain(data))):
             raise errors.UserError(
                 f"{self.folder} was begun on other data; they differ in {'; '.join(differing)}"
             )

@@ -4,6 +4,7 @@ An entry is one uncompressed `.npz` whose file name ends with the SHA-256 of its
 checksum appear together in one atomic rename, and a file that was cut short or changed is not used.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -50,6 +51,13 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     except (OSError, UserError) as error:
         logging.warning("cannot cache %s, next time will be as slow: %s", key, error)
     return arrays
+
+
+def remove(key: str) -> None:
+    """Removes what is kept under `key`, if it can."""
+    for path in folder().glob(f"{key}-*.npz"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _read(path: Path, checksum: str) -> Arrays | None:

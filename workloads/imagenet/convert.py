@@ -17,6 +17,7 @@ from typing import Any
 from rkbench import files
 from rkbench.errors import UserError
 from rkbench.records import read_object
+from workloads import tfds_checks
 from workloads.imagenet import records
 from workloads.imagenet.records import Example, Records
 
@@ -53,6 +54,7 @@ def convert(source: Path, target: Path, watch: Watch = _unwatched) -> Log:
         return _existing(target)
     if records.file_format(source) != "tfrecord":
         raise UserError(f"{source}: no dataset in TFRecord form")
+    tfds_checks.check(source, records.NAME, records.IMAGE_SHAPE, records.SPLITS)
     import tensorflow_datasets as tfds
 
     try:
