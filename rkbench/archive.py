@@ -6,7 +6,6 @@ commit, versions and devices. A single folder that is no run but holds some, as 
 archived as it is: every run in its place, and `sweep.json`.
 """
 
-import copy
 import gzip
 import json
 import pathlib
@@ -22,7 +21,6 @@ from rkbench.errors import UserError
 from rkbench.records import Run, read_object
 
 SWEEP = "sweep.json"
-_PART = ("command", "started", "host", "devices", "commit", "dirty", "versions", "compilations")
 
 
 def run(argv: list[str]) -> None:
@@ -99,12 +97,28 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
-        "parts": [part for run in runs for part in parts(run)],
+        "parts": _joined([part for run in runs for part in parts(run)]),
         "data": data or None,
+        **_common_numerics(runs),
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
         "seeds": seeds,
     }
+
+
+def _common_numerics(runs: Sequence[Run]) -> dict[str, Any]:
+    """{"numerics": of the runs}; {} where one is from before it was recorded.
+
+    Raises a UserError where those that tell it differ.
+    """
+    told = [(run, run.record["numerics"]) for run in runs if "numerics" in run.record]
+    for run, numerics in told:
+        if differing := run_record.differences(numerics, told[0][1]):
+            raise UserError(
+                f"{run.folder} and {told[0][0].folder} were trained under other settings of JAX: "
+                f"{'; '.join(differing)}"
+            )
+    return {"numerics": told[0][1]} if len(told) == len(runs) else {}
 
 
 def _confirmed(entry: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -140,15 +154,26 @@ def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
 def parts(run: Run) -> list[dict[str, Any]]:
     """How the run's `seeds` came about, for each command that trained some of them.
 
-    Each part has its seeds and, as far as the record says, command (without paths), start, host,
-    devices, commit, versions.
+    As `run_record.parts`, with commands that name no paths.
     """
-    if "parts" in run.record:
-        return run.record["parts"]
-    part = {name: copy.deepcopy(run.record[name]) for name in _PART if name in run.record}
-    part["command"] = [_without_paths(argument) for argument in part.get("command", [])]
-    part["seeds"] = [entry["seed"] for entry in run.record["seeds"]]
-    return [part]
+    found = run_record.parts(run.record)
+    for part in found:
+        part["command"] = [_without_paths(argument) for argument in part.get("command", [])]
+    return found
+
+
+def _joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts without those of which another tells all: a workdir that was archived before."""
+
+    def tells_of(other: dict[str, Any], part: dict[str, Any]) -> bool:
+        same = all(other.get(name) == part.get(name) for name in run_record.PART)
+        return same and set(part["seeds"]) <= set(other["seeds"])
+
+    return [
+        part
+        for number, part in enumerate(parts)
+        if not any(tells_of(other, part) for other in parts[number + 1 :])
+    ]
 
 
 def _without_paths(argument: str) -> str:

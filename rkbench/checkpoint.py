@@ -1,5 +1,9 @@
 """Checkpoints by Orbax: asynchronous, checked by a checksum, the newest sound one restored.
 
+Three things can be wrong with a checkpoint. It is damaged: its content is not what was written. It
+does not fit: it was written by a program whose state has another structure. Or it cannot be read
+now: a disk or a network fails. Only a damaged one is moved aside.
+
 With several processes each writes the pieces of the state that lie on its own devices. A checkpoint
 holds whole arrays: it can be restored on another mesh, with other processes.
 """
@@ -32,7 +36,12 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one group of seeds, in a folder of their own."""
+    """The checkpoints of one group of seeds, in a folder of their own.
+
+    Attributes:
+      folder: it.
+      set_aside: how many damaged ones `restore` has moved aside.
+    """
 
     KEPT = 2  # the newest and one to fall back to
 
@@ -40,14 +49,15 @@ class Checkpoints:
         # Orbax reports each step of a save at INFO, each missing metadata file at WARNING, and what
         # it raises at ERROR too.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._folder = folder
+        self.folder = folder
+        self.set_aside = 0
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self.KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        return ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
         """Starts writing `state` and `progress` (JSON) as the checkpoint of `step`.
@@ -73,14 +83,22 @@ class Checkpoints:
         Args:
           template: a state of the same structure, shapes and dtypes, placed as it shall be.
           check: raises a ValueError for the `progress` of a checkpoint that is of no use.
+
+        Raises:
+          UserError: one does not fit the template; see `check_fit`.
+          OSError: a file cannot be read, which says nothing about its content.
         """
+        check_fit(self.folder, template)
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, failure = None, None
             try:
                 found = self._read(step, template)
                 check(found.progress)
                 restored = found
+            except (MemoryError, jax.errors.JaxRuntimeError, errors.UserError):
+                raise  # they say nothing about the files of the checkpoint
             except Exception as error:  # Orbax and its storage raise many kinds for a damaged file
+                _raise_unreadable(self.folder / str(step), error)
                 failure = error
             if not distributed.any_process(restored is None):
                 return restored
@@ -107,6 +125,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self.set_aside += 1
         self._manager.close()
         if distributed.is_primary():
             print(
@@ -114,8 +133,8 @@ class Checkpoints:
                 "falling back to the one before",
                 file=sys.stderr,
             )
-            aside = self._folder.parent / f"damaged-{self._folder.name}-{step}"
-            (self._folder / str(step)).rename(unused_name(aside))
+            aside = self.folder.parent / f"damaged-{self.folder.name}-{step}"
+            (self.folder / str(step)).rename(unused_name(aside))
         distributed.wait_for_all(f"setting aside checkpoint {step}")
         self._manager = self._open()
 
@@ -136,7 +155,83 @@ class Checkpoints:
             yield
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise OSError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
+            raise OSError(f"cannot write a checkpoint in {self.folder}: {reason}") from error
+
+
+def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
+    """Raises an OSError where `error` comes from a file that cannot be read at all.
+
+    Orbax's storage raises the same kind of error for that and for damage, so the files are read.
+    """
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        raise OSError(f"cannot read the checkpoint {folder}: {error}") from error
+    for path in folder.rglob("*"):
+        try:
+            if path.is_dir():
+                continue
+            with open(path, "rb") as file:
+                while file.read(1 << 20):
+                    pass
+        except FileNotFoundError:
+            continue  # a link to nothing
+        except OSError as failure:
+            raise OSError(f"cannot read the checkpoint {folder}: {failure}") from error
+
+
+def check_fit(folder: pathlib.Path, template: PyTree) -> None:
+    """Makes sure that the checkpoints in `folder` have the structure of `template`.
+
+    Reads only, and passes over checkpoints that are damaged.
+
+    Args:
+      folder: of a group of seeds.
+      template: a state; arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      UserError: one has other leaves, dtypes or shapes; it says which.
+    """
+    for path in sorted(folder.glob("[0-9]*")):
+        progress = _progress(path) if path.name.isdigit() else None
+        if progress is None or progress["checksum"][:8] == _structure(template):
+            continue
+        saved, here = _saved_leaves(path), _leaves(template)
+        differing = [
+            f"{name}: {saved.get(name, 'nothing')} -> {here.get(name, 'nothing')}"
+            for name in sorted(saved.keys() | here.keys())
+            if saved.get(name) != here.get(name)
+        ]
+        more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise errors.UserError(
+            f"the checkpoint {path} does not fit the state that this program trains: "
+            f"{'; '.join(differing[:5]) or 'its parts are arranged differently'}{more}"
+        )
+
+
+def _progress(path: pathlib.Path) -> dict[str, Any] | None:
+    """The progress of a checkpoint as it was saved, or None where it is damaged."""
+    try:
+        progress = json.loads((path / "progress" / "metadata").read_text(encoding="utf-8"))
+        whole = progress.pop("sha256", None) == _sha256(progress)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return progress if whole else None
+
+
+def _saved_leaves(path: pathlib.Path) -> dict[str, str]:
+    """The leaves of a checkpoint's state, as `_leaves`; {} where Orbax cannot tell them."""
+    try:
+        state: Any = path.absolute() / "state"
+        return _leaves(ocp.StandardCheckpointHandler().metadata(state).tree)
+    except Exception:  # it is damaged: then there is less to say
+        return {}
+
+
+def _leaves(tree: PyTree) -> dict[str, str]:
+    """{"opt_state/0/count": "int32[]", ...}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def unused_name(path: pathlib.Path) -> pathlib.Path:
@@ -159,10 +254,15 @@ def checksum(state: PyTree) -> str:
     place: any changed bit changes it, and it does not depend on how the arrays are spread over
     devices, where it is computed.
     """
+    return f"{_structure(state)}{int(_weighted_sum(jax.tree.leaves(state))):08x}"
+
+
+def _structure(state: PyTree) -> str:
+    """The first half of `checksum`: names, dtypes and shapes."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     described = [f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape}" for path, x in leaves]
     names = zlib.crc32("\n".join(described).encode())
-    return f"{names:08x}{int(_weighted_sum([leaf for _, leaf in leaves])):08x}"
+    return f"{names:08x}"
 
 
 @jax.jit

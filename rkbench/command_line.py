@@ -18,6 +18,7 @@ from rkbench import errors
 
 EXIT_USER_ERROR = 2
 EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
+EXIT_INTERRUPTED = 130  # what a shell says of a process that Ctrl-C ended
 EXIT_BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 
 _LONGEST_MESSAGE = 1000  # characters
@@ -39,6 +40,9 @@ def user_errors() -> Iterator[None]:
             sys.stdout.flush()
             raise
         sys.stdout.flush()
+    except KeyboardInterrupt:  # where nothing is trained that could be saved
+        print("rkbench: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     except (errors.UserError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(EXIT_BROKEN_PIPE)

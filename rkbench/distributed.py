@@ -7,6 +7,7 @@ would wait for each other: such decisions go through `from_primary` and `any_pro
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import sys
@@ -82,6 +83,17 @@ def from_primary(value: Any) -> np.ndarray:
     if jax.process_count() == 1:
         return np.asarray(value)
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def plain_from_primary(content: Any) -> Any:
+    """The first process's content, of what JSON can hold, in all of them."""
+    if jax.process_count() == 1:
+        return content
+    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    sent = np.zeros(int(from_primary(len(text))), np.uint8)
+    if is_primary():
+        sent = text
+    return json.loads(from_primary(sent).tobytes())
 
 
 def any_process(flag: bool) -> bool:

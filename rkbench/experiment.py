@@ -109,6 +109,23 @@ class Experiment:
         if self.config.eval_test == other.config.eval_test:
             self.__dict__["splits"] = other.splits
 
+    def of_group(self, seeds: tuple[int, ...]) -> "Experiment":
+        """The same experiment for a group of these seeds: a program serves groups of one size.
+
+        Raises:
+          UserError: they cannot be spread over the devices as `mesh.seed` says.
+        """
+        if len(seeds) == len(self.seed_groups[0]):
+            return self
+        if len(seeds) % self.layout.seeds:
+            raise errors.UserError(
+                f"mesh.seed={self.layout.seeds} does not divide the {len(seeds)} seeds {seeds} "
+                "that are left to train; valid with any number: 1"
+            )
+        other = dataclasses.replace(self, seed_groups=(seeds,))
+        other.__dict__.update(step=self.step, feed=self.feed, splits=self.splits)
+        return other
+
     def check(self) -> None:
         """Traces the model's and the optimizer's part of a step, by shapes alone.
 

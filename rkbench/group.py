@@ -8,6 +8,7 @@ each seed of each has a lane.
 
 import contextlib
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,14 +17,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rkbench import distributed, metrics, optimizers, preemption, summary
-from rkbench.checkpoint import Checkpoints
+from rkbench import distributed, metrics, optimizers, preemption
+from rkbench.checkpoint import Checkpoints, Restored, unused_name
 from rkbench.evaluate import all_finite
 from rkbench.experiment import Experiment
 from rkbench.program import MAX_STEPS_PER_DISPATCH
 from rkbench.progress import Progress
 from rkbench.run_log import RunLog
 from rkbench.run_record import Workdir
+from rkbench.summary import SeedSummary
 from rkbench.train_step import StepMetrics, TrainState
 
 SECONDS_PER_DISPATCH = 1.0  # so that the progress moves and an interruption loses little
@@ -48,6 +50,7 @@ class Group:
         self._checkpoints = Checkpoints(checkpoints)
         self._step = self._saved_step = 0
         self._evaluated = False  # at this step, if it is one to evaluate at
+        self._before_evaluation: tuple[int, list[Any]] = (-1, [])  # its step, the logs before it
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # lane -> step
         self._input: dict[str, float] = {}  # the feed's counters before this process
@@ -59,6 +62,9 @@ class Group:
         feed = self._experiment.feed
         with contextlib.closing(self._checkpoints), contextlib.closing(feed):
             self._restore()
+            for columns in self._by_run().values():
+                own = [self._seeds[column] for column in columns]
+                self._lanes[columns[0]].run.begin_group(own)
             program = self._experiment.program
             program.compile(self._state, self._seeds)
             label = f"seed {','.join(map(str, dict.fromkeys(self._seeds)))}"
@@ -67,22 +73,22 @@ class Group:
             self._progress = Progress(
                 label, self._config.total_steps, self._step, visible=distributed.is_primary()
             )
-            with contextlib.closing(self._progress):
+            with contextlib.closing(self._progress), preemption.deferred():
                 try:
                     self._train_to_the_end()
-                except preemption.Preempted:
+                except preemption.Preempted as request:
                     self._save()
                     self._checkpoints.wait()
-                    if distributed.is_primary():
-                        print(f"rkbench: SIGTERM: saved at step {self._step}", file=sys.stderr)
+                    request.saved(self._step, tell=distributed.is_primary())
                     raise
             self._flush()
             self._checkpoints.wait()
         distributed.wait_for_all("the end of the seeds")
         self._finish()
+        preemption.raise_if_requested()  # nothing more is begun
 
     def _train_to_the_end(self) -> None:
-        if not self._evaluated:
+        if not self._evaluated and self._evaluates_at(self._step):
             self._evaluate()
         while self._step < self._config.total_steps and self._active():
             self._advance_to(self._next_event())
@@ -125,14 +131,54 @@ class Group:
             self._seconds = progress["seconds"]
             self._diverged = {int(c): n for c, n in progress["diverged"].items()}
             self._input = progress["input"]
+        elif self._checkpoints.set_aside and distributed.is_primary():
+            self._keep_logs()
         for place, (log, seeds) in enumerate(self._logs()):
-            known = restored.progress["logs"][place]["lines"] if restored else 0
-            log.truncate(seeds, known)
+            log.truncate(seeds, self._lines_to_keep(log, seeds, place, restored))
+
+    def _keep_logs(self) -> None:
+        """Copies the logs, which begin anew as no checkpoint is left, beside the damaged ones."""
+        folder = self._checkpoints.folder
+        for columns in self._by_run().values():
+            run = self._lanes[columns[0]].run
+            log = run.folder / "metrics.jsonl"
+            if log.is_file():
+                kept = unused_name(folder.parent / f"damaged-{folder.name}-{run.folder.name}.jsonl")
+                shutil.copyfile(log, kept)
+                print(
+                    f"rkbench: no checkpoint is left: training begins anew, and the log so far is "
+                    f"kept as {kept}",
+                    file=sys.stderr,
+                )
+
+    def _lines_to_keep(
+        self, log: RunLog, seeds: tuple[int, ...], place: int, restored: Restored | None
+    ) -> int:
+        """How many lines of these seeds the restored state stands for.
+
+        Where a run is extended, the evaluation at its earlier end may be none of the longer run's.
+        """
+        if restored is None:
+            return 0
+        if self._evaluates_at(self._step):
+            return restored.progress["logs"][place]["lines"]
+        if "logs_before_evaluation" in restored.progress:
+            return restored.progress["logs_before_evaluation"][place]["lines"]
+        lines = restored.progress["logs"][place]["lines"]  # a checkpoint of an earlier version
+        return log.without_evaluation(seeds, self._step, lines)
 
     def _check_logs(self, progress: dict[str, Any]) -> None:
-        for (log, seeds), fingerprint in zip(self._logs(), progress["logs"], strict=True):
-            if not log.holds(seeds, fingerprint):
+        known = [progress["logs"]]
+        if "step" in progress and not self._evaluates_at(progress["step"]):
+            known.append(progress["logs_before_evaluation"])
+        for place, (log, seeds) in enumerate(self._logs()):
+            if not any(log.holds(seeds, fingerprints[place]) for fingerprints in known):
                 raise ValueError("metrics.jsonl has lost or changed lines from before it")
+
+    def _evaluates_at(self, step: int) -> bool:
+        config = self._config
+        every = config.eval_every_steps
+        return step in (0, config.total_steps) or bool(every and step % every == 0)
 
     def _next_event(self) -> int:
         """The next step at which something happens beside training."""
@@ -183,7 +229,7 @@ class Group:
             if not all_finite(self._own(self._state.params, column)):
                 self._diverged[column] = self._step
         last = self._step >= config.total_steps
-        if last or (config.eval_every_steps and self._step % config.eval_every_steps == 0):
+        if self._evaluates_at(self._step):
             self._evaluate()
         every = config.checkpoint_every_steps
         if last or not self._active() or (every and self._step % every == 0):
@@ -193,15 +239,19 @@ class Group:
         if self._step == self._saved_step:
             return  # it is saved, or the beginning
         self._flush()  # a checkpoint never knows more than the log
+        logs = [log.fingerprint() for log, _ in self._logs()]
+        step, before = self._before_evaluation
         self._checkpoints.save(
             self._step,
             self._state,
             {
+                "step": self._step,
                 "seconds": self._seconds,
                 "diverged": {str(c): n for c, n in self._diverged.items()},
                 "input": self._input_so_far(),
                 "evaluated": self._evaluated,
-                "logs": [log.fingerprint() for log, _ in self._logs()],
+                "logs": logs,
+                "logs_before_evaluation": before if step == self._step else logs,
             },
         )
         self._saved_step = self._step
@@ -210,6 +260,7 @@ class Group:
         """Evaluates all splits, outside the clock."""
         results, state = {}, self._state
         self._evaluated = False
+        self._before_evaluation = self._step, [log.fingerprint() for log, _ in self._logs()]
         if self._config.batch_norm_update == "recompute":
             state = self._experiment.program.with_new_statistics(state, self._seeds, self._step)
         for name, split in self._experiment.splits.items():
@@ -235,12 +286,16 @@ class Group:
         count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params)) // len(self._seeds)
         for columns in self._by_run().values():
             run = self._lanes[columns[0]].run
-            records = list(metrics.read(run.folder / "metrics.jsonl"))
+            gathered = {self._seeds[column]: SeedSummary() for column in columns}
+            for record in metrics.read(run.folder / "metrics.jsonl"):
+                if record["seed"] in gathered:
+                    gathered[record["seed"]].add(record)
+            fingerprints = metrics.fingerprints(run.folder / "metrics.jsonl")
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
             logs = dict(run.record.get("logs", {}))
             for column in columns:
                 seed, diverged = self._seeds[column], self._diverged.get(column)
-                entries[seed] = summary.of_seed(records, seed, diverged, self._seconds, self._step)
-                logs[str(seed)] = metrics.fingerprint(records, seed)
+                entries[seed] = gathered[seed].entry(seed, diverged, self._seconds, self._step)
+                logs[str(seed)] = fingerprints[seed]
             seeds = [entries[seed] for seed in sorted(entries)]
             run.write(seeds=seeds, parameters=count, logs=logs)

@@ -3,6 +3,8 @@
 One JSON object a line with `step` (updates done), `seed`, `wall_time` (seconds of training so far,
 without compilation and evaluation), `grad_evals` (gradients spent so far) and the metrics. A number
 that is not finite is written as null, which JSON can hold.
+
+Files are read line by line, however long they are; a line is whole if it fits that description.
 """
 
 import contextlib
@@ -12,14 +14,21 @@ import json
 import math
 import os
 import pathlib
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
 
 from rkbench import errors, files
 
 Record = dict[str, Any]
+
+_LARGEST = 2**53  # every whole number up to it is a float64
+_LONGEST = 1 << 20  # bytes of a line: one without an end does not fill the memory
+_Name = Annotated[str, msgspec.Meta(max_length=200)]
+_Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+_decode = msgspec.json.Decoder(dict[_Name, _Whole | float | None]).decode
 
 
 class JsonLinesWriter:
@@ -81,8 +90,13 @@ def read(path: pathlib.Path) -> Iterator[Record]:
     Raises:
       UserError: a line is damaged, and sound ones follow; or the file cannot be read.
     """
+    return (found for found, _ in read_with_text(path))
+
+
+def read_with_text(path: pathlib.Path) -> Iterator[tuple[Record, bytes]]:
+    """As `read`, each record with the line that holds it."""
     damaged = 0
-    for number, found in enumerate(_parsed_lines(path), 1):
+    for number, (found, text) in enumerate(_lines(path), 1):
         if found is None:
             damaged = damaged or number
         elif damaged:
@@ -91,46 +105,52 @@ def read(path: pathlib.Path) -> Iterator[Record]:
                 "trained the run mends it"
             )
         else:
-            yield found
+            yield found, text
 
 
 def sound(path: pathlib.Path) -> Iterator[Record]:
     """The records that are whole, of a file that may be damaged anywhere."""
-    return (found for found in _parsed_lines(path) if found is not None)
+    return (found for found, _ in _lines(path) if found is not None)
 
 
-def _parsed_lines(path: pathlib.Path) -> Iterator[Record | None]:
-    """Each line as a record, or None where it is damaged."""
-    if not path.exists():
+def _lines(path: pathlib.Path) -> Iterator[tuple[Record | None, bytes]]:
+    """Each line and the record in it, None where it is damaged."""
+    if not os.path.lexists(path):
         return
+    if not path.is_file():  # a pipe would wait for ever
+        raise errors.UserError(f"{path} cannot be read: it is no file")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with (
             contextlib.suppress(EOFError),  # a compressed file that is cut off
-            opener(path, "rt", encoding="utf-8", errors="replace") as file,
+            opener(path, "rb") as file,
         ):
-            for line in file:
-                yield _parsed(line)
+            while line := file.readline(_LONGEST):
+                yield _parsed(line), line
     except (OSError, zlib.error) as error:
         raise errors.UserError(f"{path} cannot be read: {error}") from error
 
 
-def _parsed(line: str) -> Record | None:
+def _parsed(line: bytes) -> Record | None:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = _decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    whole = (
-        line.endswith("\n")
-        and isinstance(found, dict)
-        and all(isinstance(found.get(name), int) and found[name] >= 0 for name in ("step", "seed"))
-        and all(map(_is_number_or_null, found.values()))
+    return found if line.endswith(b"\n") and _is_whole(found) else None
+
+
+def _is_whole(found: Record) -> bool:
+    """Whether a line of numbers has what every line has, in the range it must have."""
+    fields = [found.get(name) for name in ("step", "seed", "wall_time", "grad_evals")]
+    if any(value is None or value < 0 for value in fields):
+        return False
+    if not isinstance(fields[0], int) or not isinstance(fields[1], int):
+        return False
+    return all(
+        0 <= value <= 1
+        for name, value in found.items()
+        if name.endswith("/accuracy") and value is not None
     )
-    return found if whole else None
-
-
-def _is_number_or_null(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 class Fingerprint:
@@ -144,8 +164,12 @@ class Fingerprint:
 
     def add(self, found: Record) -> None:
         """Counts one more."""
+        self.add_text(_line(found).encode())
+
+    def add_text(self, line: bytes) -> None:
+        """Counts one more, given as the line that holds it."""
         self.lines += 1
-        self._sha256.update(_line(found).encode())
+        self._sha256.update(line.rstrip(b"\r\n") + b"\n")
 
     def to_json(self) -> dict[str, Any]:
         """The fingerprint as a run's record and its checkpoints hold it."""
@@ -155,6 +179,15 @@ class Fingerprint:
 def fingerprint(records: Iterable[Record], seed: int) -> dict[str, Any]:
     """The fingerprint of one seed's records, as JSON."""
     return Fingerprint(found for found in records if found["seed"] == seed).to_json()
+
+
+def fingerprints(path: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """{seed: the fingerprint of its whole records in a file}, in one pass over the file."""
+    found: dict[int, Fingerprint] = {}
+    for own, text in _lines(path):
+        if own is not None:
+            found.setdefault(own["seed"], Fingerprint()).add_text(text)
+    return {seed: one.to_json() for seed, one in found.items()}
 
 
 def _line(found: Record) -> str:
@@ -173,11 +206,9 @@ def keep_only(path: pathlib.Path, keep: Callable[[Record], bool]) -> None:
     if not path.exists():
         return
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb"))
         copy: BinaryIO | None = None
         end = place = 0  # of what is kept at the beginning, and of the lines so far
-        for line in file:
-            found = _parsed(line.decode("utf-8", errors="replace"))
+        for found, line in _lines(path):
             kept = found is not None and keep(found)
             if kept and copy is None and end < place:  # the first line after a gap
                 copy = stack.enter_context(files.replacing(path))

@@ -88,6 +88,10 @@ class Program:
         """The state of these seeds before the first step."""
         return self._init(self._keys(seeds))
 
+    def shapes(self, seeds: Sequence[int]) -> TrainState:
+        """The shapes and dtypes of that state, which costs nothing."""
+        return jax.eval_shape(self._init, self._keys(tuple(seeds)))
+
     def compile(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Compiled:
         """Compiles ahead, so that no timed step pays for it; a second call compiles nothing."""
         if self._compiled is None:

@@ -60,7 +60,9 @@ _ORIGIN = {
 _RECORD = _ORIGIN | {
     "config": dict,
     "data": dict,
+    "groups": list,
     "logs": dict,
+    "numerics": dict,
     "parts": list,
     "seeds": list,
     "status": str,

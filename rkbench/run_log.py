@@ -31,6 +31,14 @@ class RunLog:
     def _of(self, seeds: tuple[int, ...]) -> Iterator[metrics.Record]:
         return (record for record in metrics.sound(self._path) if record["seed"] in seeds)
 
+    def without_evaluation(self, seeds: tuple[int, ...], step: int, lines: int) -> int:
+        """How many of these seeds' first `lines` lines are left without the evaluation of `step`.
+
+        It is the last thing that is logged at a step.
+        """
+        own = itertools.islice(self._of(seeds), lines)
+        return lines - sum(line["step"] == step and "train/loss" in line for line in own)
+
     def truncate(self, seeds: tuple[int, ...], lines: int) -> None:
         """Opens the log for these seeds and forgets all but their first `lines` lines."""
         if not self._writes:

@@ -1,5 +1,6 @@
 """`run.json`: what ran, on what, how far it came and what came out; and who owns a workdir."""
 
+import copy
 import datetime
 import fcntl
 import hashlib
@@ -10,8 +11,11 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import ml_collections
+import numpy as np
 
 from configs import default
 from rkbench import __version__, errors, files, records
@@ -114,7 +118,10 @@ class Workdir:
         except errors.UserError:
             self.close()
             raise
+        # The seeds of the last command, which tell in older records what trained together.
+        self.seeds_before = tuple(existing.get("config", {}).get("seeds", ()))
         self.record = existing | {"config_hash": config_hash(plain), "config": plain}
+        self._part: Record | None = None  # that of this process
 
     def _existing(self, config: Record) -> Record:
         path = self.folder / "run.json"
@@ -128,18 +135,50 @@ class Workdir:
             raise errors.UserError(f"{path} is not a run record: it has no config")
         recorded = identity(completed(record["config"], plain_config(default.get_config())))
         if differing := differences(recorded, identity(config)):
+            longer = _is_longer(recorded, identity(config))
+            remedy = _why_not_extended(record, recorded, config) if longer else ""
+            if longer and not remedy:
+                return record
             raise errors.UserError(
-                f"{self.folder} belongs to another config; it differs in {'; '.join(differing)}"
+                f"{self.folder} belongs to another config; it differs in "
+                f"{'; '.join(differing)}{remedy}"
             )
         return record
 
     def check_data(self, data: Record) -> None:
         """Raises a UserError where the run has begun on other data than these."""
-        recorded = self.record.get("data")
-        if recorded and (differing := data_differences(recorded, plain(data))):
-            raise errors.UserError(
-                f"{self.folder} was begun on other data; they differ in {'; '.join(differing)}"
-            )
+        self._check_same("data", data, "on other data; they differ in")
+
+    def check_numerics(self) -> None:
+        """Raises a UserError where the run has begun under other `numerics`."""
+        self._check_same(
+            "numerics",
+            numerics(),
+            "under other settings of JAX (environment variables of the same names set them), which "
+            "change its numbers; they differ in",
+        )
+
+    def _check_same(self, field: str, here: Record, how: str) -> None:
+        recorded = self.record.get(field)
+        if recorded and (differing := data_differences(recorded, plain(here))):
+            raise errors.UserError(f"{self.folder} was begun {how} {'; '.join(differing)}")
+
+    def begin(self, **fields: Any) -> None:
+        """Writes that this process goes on with the run, and under what."""
+        self.record["parts"] = parts(self.record)
+        self.write(**environment(), status="running", numerics=numerics(), **fields)
+
+    def begin_group(self, seeds: Sequence[int]) -> None:
+        """Writes that this process trains these seeds, and that they train together.
+
+        A process of the same command on the same machine, source and versions continues the latest
+        part; any other begins one.
+        """
+        part = self._part or self._begun_part()
+        part["seeds"] = sorted({*part["seeds"], *seeds})
+        self._part = part
+        groups = [group for group in self.record.get("groups", []) if group != list(seeds)]
+        self.write(groups=[*groups, list(seeds)])
 
     def write(self, **changes: Any) -> None:
         """Changes fields of the record and writes it."""
@@ -147,10 +186,54 @@ class Workdir:
         if self._lock is not None:
             write_json(self.folder / "run.json", self.record)
 
+    def _begun_part(self) -> Record:
+        """The part of this process."""
+        own = {name: self.record[name] for name in PART if name in self.record}
+        latest = self.record["parts"][-1] if self.record["parts"] else {}
+        if any(latest.get(name) != own.get(name) for name in PART if name != "started"):
+            self.record["parts"].append(own | {"seeds": []})
+        else:
+            latest.setdefault("resumed", []).append(own["started"])
+        return self.record["parts"][-1]
+
+    def compiled(self, programs: int) -> None:
+        """Notes how many programs this process has compiled for the run."""
+        for own in (self.record, self._part):
+            if own is not None:
+                own["compilations"] = programs
+
     def close(self) -> None:
         """Gives the folder free."""
         if self._lock is not None:
             self._lock.close()
+
+
+def _is_longer(recorded: Record, config: Record) -> bool:
+    """Whether nothing but the number of steps differs, and has grown."""
+    steps = recorded.get("total_steps")
+    same = not differences(recorded | {"total_steps": config["total_steps"]}, config)
+    return same and isinstance(steps, int) and config["total_steps"] > steps
+
+
+def _why_not_extended(record: Record, recorded: Record, config: Record) -> str:
+    """What stands against training a run to a later end, with the remedy; "" where nothing does."""
+    from rkbench.experiment import learning_rates  # JAX: records are read without it
+
+    steps = recorded["total_steps"]
+    rates = [learning_rates(ml_collections.ConfigDict(one)) for one in (recorded, config)]
+    if not np.array_equal(rates[0], rates[1][:steps]):
+        return (
+            f"; schedule.name={config['schedule']['name']!r} depends on the end, so that a longer "
+            "run is another from its first step on: train it in another --workdir"
+        )
+    seeds = {entry["seed"] for entry in record.get("seeds", [])}
+    if left := sorted(seeds - set(config["seeds"])):
+        wanted = ",".join(map(str, sorted(seeds | set(config["seeds"]))))
+        return (
+            f"; seeds {left} of it would stay at step {steps}: extend all seeds together, "
+            f"--config.seeds={wanted}"
+        )
+    return ""
 
 
 # What a run makes in its folder: files, and folders.
@@ -194,6 +277,42 @@ def _locked(folder: pathlib.Path):
         lock.close()
         raise errors.UserError(f"workdir {folder} is in use by another process") from error
     return lock
+
+
+PART = ("command", "started", "host", "devices", "processes", "commit", "dirty", "versions")
+"""What tells where a part of a run came from."""
+
+
+def parts(record: Record) -> list[Record]:
+    """How the record's `seeds` came about: one entry for each command that trained some of them.
+
+    Each has its `seeds` and, as far as the record says, the fields of `PART`; `resumed` are the
+    times at which the same command went on. A seed that several commands trained is in the parts of
+    all of them. Records from before there were parts have one, from their own fields.
+    """
+    if "parts" in record:
+        return copy.deepcopy(record["parts"])
+    if "command" not in record and not record.get("seeds"):
+        return []
+    part = {name: record[name] for name in (*PART, "compilations") if name in record}
+    return [copy.deepcopy(part) | {"seeds": [entry["seed"] for entry in record.get("seeds", [])]}]
+
+
+# Beside config, data and versions these decide a seed's numbers.
+_NUMERICS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_default_matmul_precision",
+)
+
+
+def numerics() -> Record:
+    """The settings of JAX that change numbers, by JAX's own names."""
+    import jax  # here alone: records are read without it
+
+    return {name: getattr(jax.config, name) for name in _NUMERICS}
 
 
 def environment() -> Record:

@@ -8,40 +8,59 @@ Record = dict[str, Any]
 ENDS = ("done", "diverged")  # of a run and of a seed; before: "running", "failed"
 
 
-def of_seed(
-    records: Iterable[Record], seed: int, diverged: int | None, seconds: float, steps: int
-) -> Record:
-    """One seed's entry of run.json from the records of metrics.jsonl.
+class SeedSummary:
+    """One seed's entry of run.json, gathered from its records as they pass by.
 
     `best_test_accuracy` is the largest over all evaluations, at the first step that reaches it: it
     is selected on the test set, as in the paper; `final_test_accuracy` is that of the last step,
     None for a seed that diverged.
-
-    Args:
-      records: all records of the run.
-      seed: whose.
-      diverged: the step at which the seed diverged, or None.
-      seconds: of training.
-      steps: done.
     """
-    own = [record for record in records if record["seed"] == seed]
-    accuracies = [
-        (record["test/accuracy"], record["step"])
-        for record in own
-        if record.get("test/accuracy") is not None
-    ]
-    best, best_step = max(accuracies, key=lambda pair: (pair[0], -pair[1]), default=(None, None))
-    final = accuracies[-1][0] if accuracies and diverged is None else None
-    return {
-        "seed": seed,
-        "status": "done" if diverged is None else "diverged",
-        "steps": steps if diverged is None else diverged,
-        "seconds": round(seconds, 3),
-        "grad_evals": max((record["grad_evals"] for record in own), default=0),
-        "best_test_accuracy": best,
-        "best_test_step": best_step,
-        "final_test_accuracy": final,
-    }
+
+    def __init__(self) -> None:
+        self._grad_evals = 0
+        self._best: float | None = None
+        self._best_step: int | None = None
+        self._final: float | None = None
+
+    def add(self, record: Record) -> None:
+        """Takes in the seed's next record."""
+        self._grad_evals = max(self._grad_evals, record["grad_evals"])
+        accuracy = record.get("test/accuracy")
+        if accuracy is not None:
+            self._final = accuracy
+            if self._best is None or accuracy > self._best:
+                self._best, self._best_step = accuracy, record["step"]
+
+    def entry(self, seed: int, diverged: int | None, seconds: float, steps: int) -> Record:
+        """The entry.
+
+        Args:
+          seed: whose.
+          diverged: the step at which it diverged, or None.
+          seconds: of training.
+          steps: done.
+        """
+        return {
+            "seed": seed,
+            "status": "done" if diverged is None else "diverged",
+            "steps": steps if diverged is None else diverged,
+            "seconds": round(seconds, 3),
+            "grad_evals": self._grad_evals,
+            "best_test_accuracy": self._best,
+            "best_test_step": self._best_step,
+            "final_test_accuracy": self._final if diverged is None else None,
+        }
+
+
+def of_seed(
+    records: Iterable[Record], seed: int, diverged: int | None, seconds: float, steps: int
+) -> Record:
+    """The same from records among which are those of other seeds; see `SeedSummary`."""
+    gathered = SeedSummary()
+    for record in records:
+        if record["seed"] == seed:
+            gathered.add(record)
+    return gathered.entry(seed, diverged, seconds, steps)
 
 
 def of_run(seeds: list[Record]) -> Record:

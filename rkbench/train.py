@@ -8,14 +8,16 @@ import contextlib
 import os
 import pathlib
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rkbench import distributed, metrics, summary
+from rkbench import distributed, errors, metrics, summary
+from rkbench.checkpoint import check_fit
 from rkbench.experiment import Experiment, side_by_side
 from rkbench.group import Group, Lane
 from rkbench.run_log import RunLog
-from rkbench.run_record import Workdir, environment
+from rkbench.run_record import Workdir, differences, environment
 
 
 def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -40,21 +42,23 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
     if not os.path.isfile(workdir / "run.json"):
         experiment.check()  # before the first start: what cannot work leaves no trace
     with contextlib.closing(_workdir(workdir, experiment)) as run:
-        finished = _finished_seeds(run)
-        ended = run.record.get("status") in summary.ENDS and finished.issuperset(
-            experiment.config.seeds
-        )
-        if distributed.from_primary(ended):
+        groups, ended = _what_is_left(run, experiment)
+        if ended:
             if distributed.is_primary():
                 print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
                 with RunLog(workdir, experiment.config.tensorboard) as log:
                     log.complete_event_files(run.record)
             return run.record
+        by_size = {len(seeds): experiment.of_group(seeds) for seeds in groups}
+        for seeds in groups:
+            _check_fit(run, by_size[len(seeds)], seeds, _checkpoints(run, seeds))
         with _running(experiment, [run]) as (log,):
-            for seeds in experiment.seed_groups:
-                if not distributed.from_primary(finished.issuperset(seeds)):
-                    lanes = tuple(Lane(run, log, seed) for seed in seeds)
-                    Group(experiment, lanes, run.folder / "checkpoints" / _name(seeds)).train()
+            for seeds in groups:
+                lanes = tuple(Lane(run, log, seed) for seed in seeds)
+                Group(by_size[len(seeds)], lanes, _checkpoints(run, seeds)).train()
+            if groups:
+                distinct = {id(one): one.program for one in by_size.values()}
+                run.compiled(sum(program.compilations for program in distinct.values()))
         return run.record
 
 
@@ -65,24 +69,41 @@ def train_side_by_side(
 ) -> Experiment:
     """Trains runs that can share a program as one vectorized program, each in its own workdir.
 
-    They resume from `checkpoints` together. What is returned is the experiment of them all.
+    They resume from `checkpoints` together. A run whose seeds are finished already is not trained
+    again. What is returned is the experiment of those that were trained.
 
     Raises:
       ValueError: they cannot share a program.
     """
-    together = side_by_side(experiments)
+    left = []
+    for one, folder in zip(experiments, workdirs, strict=True):
+        with contextlib.closing(_workdir(folder, one)) as run:
+            waiting = bool(_what_is_left(run, one)[0])
+        if waiting:
+            left.append((one, folder))
+        else:
+            train_experiment(one, folder)
+    if len(left) < 2:
+        for one, folder in left:
+            train_experiment(one, folder)
+        return left[0][0] if left else experiments[0]
+    together = side_by_side([one for one, _ in left])
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(contextlib.closing(_workdir(folder, one)))
-            for folder, one in zip(workdirs, experiments, strict=True)
+            stack.enter_context(contextlib.closing(_workdir(folder, one))) for one, folder in left
         ]
-        logs = stack.enter_context(_running(together, runs))
-        lanes = [
-            Lane(run, log, seed)
-            for run, log, one in zip(runs, logs, experiments, strict=True)
+        seeds = [
+            (run, seed)
+            for run, (one, _) in zip(runs, left, strict=True)
             for seed in one.config.seeds
         ]
-        Group(together, tuple(lanes), checkpoints).train()
+        _check_fit(runs[0], together, tuple(seed for _, seed in seeds), checkpoints)
+        logs = dict(zip(runs, stack.enter_context(_running(together, runs)), strict=True))
+        Group(
+            together, tuple(Lane(run, logs[run], seed) for run, seed in seeds), checkpoints
+        ).train()
+        for run in runs:
+            run.compiled(together.program.compilations)
     return together
 
 
@@ -96,21 +117,23 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
     data = experiment.workload.provenance
     for run in runs:
         run.check_data(data)
+        run.check_numerics()
     for run in runs:
-        run.write(
-            **environment(),
-            status="running",
+        finished = set(_finished_seeds(run))
+        logs = run.record.get("logs", {})
+        run.begin(
             data=data,
             compiled_loops=experiment.loop,
-            seeds=run.record.get("seeds", []),
+            seeds=[entry for entry in run.record.get("seeds", []) if entry["seed"] in finished],
+            logs={seed: logged for seed, logged in logs.items() if int(seed) in finished},
         )
     tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
-    logs = [RunLog(run.folder, tensorboard, writes) for run in runs]
+    written = [RunLog(run.folder, tensorboard, writes) for run in runs]
     try:
         for run in runs:
             distributed.check_shared(run.folder / "run.json")
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(log) for log in logs]
+            yield [stack.enter_context(log) for log in written]
     except Exception as error:
         for run in runs:
             with contextlib.suppress(OSError):  # a full disk may be what `error` is
@@ -118,30 +141,92 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
         raise
     for run in runs:
         run.record.pop("error", None)
-        run.write(
-            **summary.of_run(run.record["seeds"]), compilations=experiment.program.compilations
-        )
-    for run, log in zip(runs, logs, strict=True):
+        run.write(**summary.of_run(run.record["seeds"]))
+    for run, log in zip(runs, written, strict=True):
         log.complete_event_files(run.record)
 
 
-def _finished_seeds(run: Workdir) -> set[int]:
-    """The seeds whose outcome is recorded and whose log is as it was then."""
-    finished = set()
-    records = list(metrics.sound(run.folder / "metrics.jsonl"))
+def _what_is_left(run: Workdir, experiment: Experiment) -> tuple[list[tuple[int, ...]], bool]:
+    """The groups of seeds that are still to be trained, and whether the run has ended.
+
+    Seeds that have begun together and have a checkpoint go on together, whatever was asked for
+    since; of the others those that are missing train as the experiment says.
+    """
+    finished = _finished_seeds(run, tell=distributed.is_primary())
+    wanted = experiment.config.seeds
+    missing = [seed for seed in wanted if seed not in finished]
+    groups = []
+    for seeds in _begun(run):
+        done = any(finished.get(seed) == "done" for seed in seeds)
+        if not done and not set(seeds).isdisjoint(missing):
+            groups.append(seeds)
+            missing = [seed for seed in missing if seed not in seeds]
+    together = len(experiment.seed_groups[0]) > 1
+    groups += [tuple(missing)] if together and missing else [(seed,) for seed in missing]
+    groups.sort(key=lambda seeds: min(wanted.index(seed) for seed in seeds if seed in wanted))
+    ended = not groups and run.record.get("status") in summary.ENDS
+    groups, ended = distributed.plain_from_primary([groups, ended])
+    return [tuple(seeds) for seeds in groups], ended
+
+
+def _begun(run: Workdir) -> list[tuple[int, ...]]:
+    """The groups that have begun and have a checkpoint, the latest first."""
+    recorded = run.record.get("groups", [run.seeds_before])
+    groups = [tuple(seeds) for seeds in recorded if isinstance(seeds, list | tuple)]
+    return [
+        seeds
+        for seeds in reversed(groups)
+        if seeds and all(isinstance(seed, int) for seed in seeds)
+        if any(path.name.isdigit() for path in _checkpoints(run, seeds).glob("[0-9]*"))
+    ]
+
+
+def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, str]:
+    """How the seeds have ended whose outcome is recorded and whose log is as it was then.
+
+    A seed that has come to an earlier end than the config's is not finished: the run is extended.
+    """
+    finished = {}
+    logged = metrics.fingerprints(run.folder / "metrics.jsonl")
+    nothing = metrics.Fingerprint().to_json()
     for entry in run.record.get("seeds", []):
         seed = entry["seed"]
-        logged = metrics.fingerprint(records, seed)
-        if run.record.get("logs", {}).get(str(seed), logged) == logged:
-            finished.add(seed)
-        elif distributed.is_primary():
-            print(
-                f"rkbench: metrics.jsonl is damaged in the lines of seed {seed}, which is trained "
-                "again from its last checkpoint before them",
-                file=sys.stderr,
-            )
+        now = logged.get(seed, nothing)
+        if run.record.get("logs", {}).get(str(seed), now) != now:
+            if tell:
+                print(
+                    f"rkbench: metrics.jsonl is damaged in the lines of seed {seed}, which is "
+                    "trained again from its last checkpoint before them",
+                    file=sys.stderr,
+                )
+        elif entry["status"] == "diverged" or entry["steps"] >= run.record["config"]["total_steps"]:
+            finished[seed] = entry["status"]
     return finished
 
 
-def _name(seeds: tuple[int, ...]) -> str:
-    return f"seed-{seeds[0]}" if len(seeds) == 1 else f"seed-{seeds[0]}-to-{seeds[-1]}"
+def _check_fit(
+    run: Workdir, experiment: Experiment, seeds: tuple[int, ...], checkpoints: pathlib.Path
+) -> None:
+    """Raises a UserError, before anything is written, where checkpoints do not fit the program."""
+    try:
+        check_fit(checkpoints, experiment.program.shapes(seeds))
+    except errors.UserError as error:
+        before = run.record.get("versions", {}) | {"commit": run.record.get("commit")}
+        here = environment()
+        changed = differences(before, here["versions"] | {"commit": here["commit"]})
+        since = (
+            f"since it was written these changed: {'; '.join(changed)}"
+            if changed
+            else ("rkbench and its libraries have the versions that wrote it")
+        )
+        raise errors.UserError(f"{error}; {since}. Nothing was touched") from error
+
+
+def _checkpoints(run: Workdir, seeds: tuple[int, ...]) -> pathlib.Path:
+    """The folder for the checkpoints of these seeds alone."""
+    name = f"seed-{seeds[0]}"
+    if len(seeds) > 1:
+        name += f"-to-{seeds[-1]}"
+        if seeds != tuple(range(seeds[0], seeds[-1] + 1)):  # others can have the same ends
+            name += f"-{zlib.crc32(repr(seeds).encode()):08x}"
+    return run.folder / "checkpoints" / name

@@ -137,14 +137,14 @@ def test_sigterm_saves_and_exits_with_75_within_the_time_of_grace(tmp_path, comm
     code, output = command(tmp_path, "SIGTERM between steps", call=3)
     assert code == 75, output
     (saved,) = (int(path.name) for path in tmp_path.glob("checkpoints/seed-0/[0-9]*"))
-    assert f"rkbench: SIGTERM: saved at step {saved}" in output
+    assert f"rkbench: interrupted at step {saved}; the same command resumes\n" in output
     assert saved > 0
     before = final_checksums(tmp_path)
     begin = time.monotonic()
     code, output = command(tmp_path, "SIGTERM in compilation", call=1, grace=0.2)
     assert code == 75, output
     assert time.monotonic() - begin < 25
-    assert "the next start goes on from the last checkpoint" in output
+    assert "the same command resumes from the last checkpoint" in output
     assert final_checksums(tmp_path) == before
     code, output = command(tmp_path, "SIGTERM while a checkpoint is written", call=1)
     assert code == 75, output
@@ -214,7 +214,7 @@ def full(*arguments, **keywords):
         (metrics, "keep_only", 2),
         (run_record, "write_json", 1),
         (run_record, "write_json", 2),
-        (run_record, "write_json", 4),  # all seeds are recorded, the end is not
+        (run_record, "write_json", 6),  # all seeds are recorded, the end is not
         (os, "fsync", 3),
     ],
 )

@@ -15,6 +15,8 @@ from configs import digits_mlp
 from rkbench import files, metrics, run_record
 from rkbench.errors import UserError
 
+LINE = '{"step": %d, "seed": 0, "wall_time": 0.5, "grad_evals": 4, "batch/loss": 0.125}\n'
+
 
 def plant(folder, names):
     """A link under each name, to a file that must not change."""
@@ -51,7 +53,7 @@ def test_no_link_under_the_name_of_a_temporary_file_is_written_through(tmp_path,
     (tmp_path / "run").mkdir()
     victim = plant(tmp_path / "run", ("run.tmp", "metrics.tmp", "run.json"))
     log = tmp_path / "run" / "metrics.jsonl"
-    log.write_text('{"step": 1, "seed": 0}\n?\n{"step": 2, "seed": 0}\n')
+    log.write_text(f"{LINE % 1}?\n{LINE % 2}")
     if write is metrics.keep_only:
         write(log, lambda record: True)
         assert [line["step"] for line in metrics.read(log)] == [1, 2]
@@ -148,7 +150,7 @@ def full_disk():
 
 def test_a_log_is_cut_back_on_a_full_disk(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    lines = [f'{{"step": {step}, "seed": 0, "batch/loss": 0.125}}\n' for step in range(100)]
+    lines = [LINE % step for step in range(100)]
     path.write_text("".join(lines) + '{"step": ')
     with full_disk():
         metrics.keep_only(path, lambda line: line["step"] < 50)
@@ -164,8 +166,7 @@ def test_cutting_a_log_takes_no_memory_for_its_lines(tmp_path):
     import tracemalloc
 
     path = tmp_path / "metrics.jsonl"
-    line = '{"step": 1, "seed": 0, "batch/loss": 0.125}\n'
-    path.write_text(line * 20_000)
+    path.write_text(LINE % 1 * 20_000)
     tracemalloc.start()
     metrics.keep_only(path, lambda record: True)
     peak = tracemalloc.get_traced_memory()[1]

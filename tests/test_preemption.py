@@ -44,9 +44,9 @@ def uninterrupted(experiment, tmp_path_factory):
     return workdir, train_experiment(experiment, workdir)
 
 
-def terminate():
-    """SIGTERM to this process; returns when the thread has taken note of it."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def terminate(number=signal.SIGTERM):
+    """A signal to this process; returns when it has taken note of it."""
+    os.kill(os.getpid(), number)
     while not preemption.requested():
         time.sleep(0.001)
 
@@ -96,6 +96,27 @@ def test_in_an_evaluation_the_state_is_saved_and_the_evaluation_made_later(
     check_same(experiment, tmp_path, train_experiment(experiment, tmp_path), uninterrupted)
 
 
+def test_ctrl_c_saves_and_says_so_in_one_line(
+    tmp_path, monkeypatch, capsys, experiment, uninterrupted
+):
+    advance = type(experiment.program).advance
+
+    def interrupted(self, *arguments):
+        terminate(signal.SIGINT)
+        return advance(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(experiment.program), "advance", interrupted)
+        with pytest.raises(preemption.Preempted) as raised, preemption.handled():
+            train_experiment(experiment, tmp_path)
+    assert raised.value.code == 130
+    (saved,) = (int(path.name) for path in tmp_path.glob("checkpoints/seed-0/[0-9]*"))
+    assert saved > 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rkbench:")]
+    assert lines == [f"rkbench: interrupted at step {saved}; the same command resumes"]
+    check_same(experiment, tmp_path, train_experiment(experiment, tmp_path), uninterrupted)
+
+
 def test_a_request_that_comes_again_and_again_never_stops_progress(
     tmp_path, monkeypatch, experiment, uninterrupted
 ):
@@ -113,16 +134,42 @@ def test_a_request_that_comes_again_and_again_never_stops_progress(
 
 
 def test_afterwards_the_signal_and_the_request_are_as_before():
-    before = signal.getsignal(signal.SIGTERM)
-    with preemption.handled():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with preemption.handled(), preemption.deferred():
         assert not preemption.requested()
         terminate()
         with pytest.raises(preemption.Preempted):
             preemption.raise_if_requested()
     assert not preemption.requested()
-    assert signal.getsignal(signal.SIGTERM) is before
-    time.sleep(0.05)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert not any(thread.name == "preemption" for thread in threading.enumerate())
+
+
+def interrupt_where_nothing_trains(number):
+    with preemption.handled():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        raise AssertionError("it went on")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_where_nothing_trains_the_command_ends_on_the_spot(number, code, capsys):
+    with pytest.raises(preemption.Preempted) as raised:
+        interrupt_where_nothing_trains(number)
+    assert raised.value.code == code
+    assert capsys.readouterr().err == "rkbench: interrupted; the same command resumes\n"
+
+
+def test_a_ctrl_c_that_is_ignored_stays_ignored():
+    """As a shell has it for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with preemption.handled():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            assert not preemption.requested()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_the_main_thread_nothing_is_handled():

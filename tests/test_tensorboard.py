@@ -154,8 +154,9 @@ def test_our_writer_is_one_of_clus(clu_writers, tmp_path):
     metrics.register_with_clu()
     assert isinstance(writer, clu_writers.MetricWriter)
     with clu_writers.ensure_flushes(clu_writers.MultiWriter([writer])) as both:
-        both.write_scalars(3, {"seed": 0, "a": 1.5})
-    assert list(metrics.read(tmp_path / "metrics.jsonl")) == [{"step": 3, "seed": 0, "a": 1.5}]
+        both.write_scalars(3, {"seed": 0, "wall_time": 0.5, "grad_evals": 3, "a": 1.5})
+    (line,) = metrics.read(tmp_path / "metrics.jsonl")
+    assert line == {"step": 3, "seed": 0, "wall_time": 0.5, "grad_evals": 3, "a": 1.5}
     with pytest.raises(NotImplementedError, match="scalars only"):
         writer.write_images(0, {})
 

@@ -15,7 +15,7 @@ import jax
 
 from rkbench import metrics, optimizers, summary
 from rkbench.experiment import Experiment
-from rkbench.run_record import Workdir, environment
+from rkbench.run_record import Workdir
 
 TURNS = 20  # of each optimizer in a run, if it has so many steps
 
@@ -46,13 +46,13 @@ class _Timed:
         self.turns = min(TURNS, self._total)
         self._workdir = Workdir(folder, experiment.config)
         stack.callback(self._workdir.close)
-        self._workdir.write(
-            **environment(),
-            status="running",
+        self._workdir.record["parts"] = []  # all is measured anew
+        self._workdir.begin(
             data=experiment.workload.provenance,
             compiled_loops=experiment.loop,
             seeds=[],
         )
+        self._workdir.begin_group(experiment.config.seeds)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         self._log = metrics.JsonLinesWriter(folder / "metrics.jsonl")
         stack.callback(self._log.close)
@@ -106,9 +106,9 @@ class _Timed:
             for seed in seeds
         ]
         self._log.flush()
+        self._workdir.compiled(self.experiment.program.compilations)
         self._workdir.write(
             seeds=entries,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(self._state.params)),
-            compilations=self.experiment.program.compilations,
             **summary.of_run(entries),
         )

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import config_flags
 
-from rkbench import command_line
+from rkbench import command_line, preemption
 from rkbench.errors import UserError
 
 SPACES = "configs/sweeps"
@@ -46,7 +46,8 @@ def run(argv: list[str]) -> None:
     for config in _configs(argv, values, protocol.gradient_evaluations is not None):
         own = space.of_optimizer(spaces, config)
         tunings.append(plan.tuning(config, own, protocol, workdir))
-    sweep(tunings, protocol, workdir, shard)
+    with preemption.handled():
+        sweep(tunings, protocol, workdir, shard)
 
 
 def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
