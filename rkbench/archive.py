@@ -8,14 +8,15 @@ archived as it is: every run in its place, and `sweep.json`.
 
 import gzip
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import tqdm
 
-from rkbench import run_record, summary
+from rkbench import files, records, run_record, schemas, summary
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 from rkbench.records import Run, read_object
@@ -47,17 +48,21 @@ def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
       UserError: the runs have different configs or data, or one is not finished.
     """
     record = merged(runs)
-    lines = []
-    for entry, run in _owners(runs):
-        lines += [line for line in run.log if line["seed"] == entry["seed"]]
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "metrics.tmp"
-    with open(temporary, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        for line in lines:
-            packed.write(json.dumps(line).encode() + b"\n")
-    temporary.replace(folder / "metrics.jsonl.gz")
-    run_record.write_json(folder / "run.json", record)
+    with files.replacing(folder / "run.json") as file:  # the two appear together
+        file.write(json.dumps(record, indent=2).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        with files.replacing(folder / "metrics.jsonl.gz") as log:
+            _pack(runs, log)
     return record
+
+
+def _pack(runs: Sequence[Run], log: BinaryIO) -> None:
+    with gzip.GzipFile("", "wb", fileobj=log, mtime=0) as packed:
+        for entry, run in _owners(runs):
+            for line in run.lines(entry["seed"]):
+                packed.write(json.dumps(line).encode() + b"\n")
 
 
 def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
@@ -68,13 +73,20 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     """
     from rkbench.scoring.collect import find
 
-    runs = find([folder])
+    def is_ours(path: pathlib.Path) -> bool:  # not of an earlier archive below the folder
+        inside = output.resolve() != folder.resolve()
+        return not (inside and path.resolve().is_relative_to(output.resolve()))
+
+    runs = [run for run in find([folder]) if is_ours(run.folder)]
+    if not runs:
+        raise UserError(f"{folder} holds no runs but those in {output}")
     for run in runs:
         merged([run])
     for run in tqdm.tqdm(runs, "archiving", unit="run", delay=1, disable=None):
         archive([run], output / run.folder.relative_to(folder))
-    for path in folder.rglob(SWEEP):
-        record = read_object(path, "a sweep's record")
+    for found in filter(is_ours, records.find(folder, SWEEP)):
+        path = found / SWEEP
+        record = read_object(path, "a sweep's record", schemas.SweepRecord)
         record["command"] = [_without_paths(argument) for argument in record.get("command", [])]
         run_record.write_json(output / path.relative_to(folder), record)
     return len(runs)
@@ -93,7 +105,8 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
             reason = "; ".join(differing)
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
         data |= run.record.get("data") or {}
-    seeds = [_confirmed(entry, run) for entry, run in _owners(runs)]
+    owners = _owners(runs)
+    seeds = [_confirmed(entry, run) for entry, run in owners]
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
@@ -103,6 +116,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
         "seeds": seeds,
+        "logs": {str(e["seed"]): run.logged[e["seed"]].fingerprint for e, run in owners},
     }
 
 
@@ -122,24 +136,10 @@ def _common_numerics(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _confirmed(entry: dict[str, Any], run: Run) -> dict[str, Any]:
-    """The entry as `recomputed`; UserError where the log does not give the accuracies recorded."""
-    lines = [line for line in run.log if line["seed"] == entry["seed"]]
-    again = recomputed(entry, lines) if lines else {}
-    for field in ("best_test_accuracy", "final_test_accuracy"):
-        if not lines or again[field] != entry[field]:
-            raise UserError(
-                f"{run.folder}: the log does not give the {field} recorded of seed {entry['seed']}"
-            )
-    return again
-
-
-def recomputed(entry: dict[str, Any], log: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A seed's entry computed again from the log; only its status is taken from the old one."""
-    own = [line for line in log if line["seed"] == entry["seed"]]
-    steps = max(line["step"] for line in own)
-    diverged = steps if entry["status"] == "diverged" else None
-    seconds = max(line["wall_time"] for line in own)
-    return summary.of_seed(own, entry["seed"], diverged, seconds, steps)
+    """The entry computed again from the log; UserError where it is not the one recorded."""
+    if entry["seed"] in run.faults:
+        raise UserError(f"{run.folder}: seed {entry['seed']}: {run.faults[entry['seed']]}")
+    return run.logged[entry["seed"]].summary(entry)
 
 
 def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:

@@ -3,9 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
+from rkbench.texts import printable
+
 
 class UserError(ValueError):
     """A mistake in what the user gave (a name, a value, a folder); the message is one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def nearest(name: str, valid: Iterable[str], limit: int = 5) -> list[str]:

@@ -141,12 +141,10 @@ def _parsed(line: bytes) -> Record | None:
 
 def _is_whole(found: Record) -> bool:
     """Whether a line of numbers has what every line has, in the range it must have."""
-    fields = [found.get(name) for name in ("step", "seed", "wall_time", "grad_evals")]
-    if any(value is None or value < 0 for value in fields):
+    if not all(isinstance(found.get(name), int) for name in ("step", "seed", "grad_evals")):
         return False
-    if not isinstance(fields[0], int) or not isinstance(fields[1], int):
-        return False
-    return all(
+    common = [found.get(name) for name in ("step", "seed", "grad_evals", "wall_time")]
+    return all(value is not None and 0 <= value <= _LARGEST for value in common) and all(
         0 <= value <= 1
         for name, value in found.items()
         if name.endswith("/accuracy") and value is not None

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from rkbench import files
 from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
+from rkbench.texts import literal
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -47,7 +48,7 @@ class Panel:
 
     Attributes:
       title: above it.
-      metric: a key of `records.METRICS`.
+      metric: a metric of the log; `records.METRICS` has labels.
       curves: label -> run, or whatever has its curves.
       skipped: share of a curve's points; the vertical axis begins where the lowest curve had got
         by then, so that curves which rise fast at first are told apart later. 0: it shows all.
@@ -102,7 +103,7 @@ def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
         handles |= dict(zip(labels, shown, strict=True))
     canvas.legend(
         handles.values(),
-        handles.keys(),
+        map(literal, handles),
         loc="outside upper center",
         ncols=len(handles) if len(handles) <= 4 else -(-len(handles) // 2),
         frameon=False,
@@ -111,7 +112,7 @@ def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
 
 def add_caption(canvas: Canvas, text: str, columns: int) -> None:
     """Puts the text below the panels, of which so many stand side by side."""
-    canvas.supxlabel(textwrap.fill(text, 72 * columns), fontsize=7.5, color="#444444")
+    canvas.supxlabel(textwrap.fill(literal(text), 72 * columns), fontsize=7.5, color="#444444")
 
 
 def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]:
@@ -165,9 +166,9 @@ def _draw_panel(panel: Panel, styles: dict[str, tuple], axes) -> None:
         if run.diverged:
             note = f"{label}: {len(run.diverged)} diverged, first at step {min(run.diverged)}"
             axes.plot([], [], color=colour, marker="x", linestyle="none", label=note)
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(literal(panel.title), fontsize=10)
     axes.set_xlabel(AXES[panel.axis])
-    axes.set_ylabel(METRICS[panel.metric])
+    axes.set_ylabel(literal(METRICS.get(panel.metric, panel.metric)))
     if panel.log_y:
         _scale_by_decades(axes)
     if panel.skipped:

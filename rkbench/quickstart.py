@@ -91,7 +91,7 @@ def _row(label: str, run) -> tuple[str, ...]:
     evals, seconds = (estimate(run.outcomes(field)) for field in ("grad_evals", "seconds"))
     return (
         label,
-        str(len(run.record["seeds"])),
+        str(len(run.entries)),
         percent(estimate(run.outcomes("best_test_accuracy"))),
         percent(estimate(run.outcomes("final_test_accuracy"))),
         f"{evals.mean:.0f}",

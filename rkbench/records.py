@@ -5,12 +5,14 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from rkbench import errors, metrics
+from rkbench import errors, logs, metrics, schemas
+from rkbench.logs import Columns
 
 AXES = {
     "step": "steps",
@@ -31,9 +33,6 @@ METRICS = {
 }
 """What can be drawn, and its label."""
 
-Columns = Mapping[str, np.ndarray]
-"""The lines of one seed by field: float64 [lines], NaN where a line lacks the field."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
@@ -48,114 +47,95 @@ class Curve:
     values: np.ndarray
 
 
-_ORIGIN = {
-    "command": list,
-    "started": str,
-    "host": dict,
-    "devices": list,
-    "commit": str,
-    "dirty": bool,
-    "versions": dict,
-}
-_RECORD = _ORIGIN | {
-    "config": dict,
-    "data": dict,
-    "groups": list,
-    "logs": dict,
-    "numerics": dict,
-    "parts": list,
-    "seeds": list,
-    "status": str,
-}
-_PART = _ORIGIN | {"seeds": list}
-_SEED = {
-    "seed": int,
-    "status": str,
-    "steps": int,
-    "seconds": float,
-    "grad_evals": int,
-    "best_test_accuracy": float,
-    "best_test_step": int,
-    "final_test_accuracy": float,
-}
-_SUBSET = {
-    "name": str,
-    "train_examples": int,
-    "full_train_examples": int,
-    "test_examples": int,
-    "full_test_examples": int,
-}
-_CAN_BE_NULL = (
-    *("data", "commit", "dirty"),
-    *("best_test_accuracy", "best_test_step", "final_test_accuracy"),
-)
-
-
-def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
+def read_object(path: pathlib.Path, what: str, schema: Any = schemas.Object) -> dict[str, Any]:
     """The JSON object in a file, as data: nothing in it is executed.
 
+    Args:
+      path: the file.
+      what: it should be, for messages.
+      schema: its type, as msgspec checks it: see `schemas`.
+
     Raises:
-      UserError: the file cannot be read, or is no JSON object and so not `what` it should be.
+      UserError: the file cannot be read, or is no such object.
     """
     try:
+        if os.path.lexists(path) and not path.is_file():
+            raise errors.UserError(f"{path} cannot be read: it is no file")
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise errors.UserError(f"{path} is not {what}: it is no JSON object")
+        _check_plain(found, schemas.MOST_LEVELS)
+        msgspec.convert(found, schema)
     except OSError as error:
         raise errors.UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except errors.UserError:
+        raise
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise errors.UserError(f"{path} is not {what} ({error})") from error
-    if not isinstance(found, dict):
-        raise errors.UserError(f"{path} is not {what}: it is no JSON object")
     return found
 
 
+def _check_plain(value: Any, levels: int) -> None:
+    """Raises a ValueError where something is nested too deep, or is no text that can be written."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict | list):
+        if not levels:
+            raise ValueError(f"nested deeper than {schemas.MOST_LEVELS}")
+        for one in value if isinstance(value, list) else [*value, *value.values()]:
+            _check_plain(one, levels - 1)
+
+
 def read_record(path: pathlib.Path) -> dict[str, Any]:
-    """What a run.json says; the fields that are read again have their types.
+    """What a run.json says, which is a `schemas.RunRecord`.
 
     Raises:
       UserError: there is no such file, or it is none of ours.
     """
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path.parent} holds no run: there is no {path.name}")
-    record = read_object(path, "a run record")
-    mistakes = _mistakes_in_known(record, _RECORD)
-    if not mistakes:
-        mistakes += _config_mistakes(record.get("config", {}))
-        data = record.get("data") or {}
-        mistakes += _mistakes(data, _SUBSET) if data.get("subset") else []
-        for entry in record.get("seeds", []):
-            mistakes += _mistakes(entry, _SEED) if isinstance(entry, dict) else ["seeds"]
-        for part in record.get("parts", []):
-            mistakes += _mistakes_in_known(part, _PART) if isinstance(part, dict) else ["parts"]
-    if mistakes:
-        raise errors.UserError(f"{path} is not a run record: see its {', '.join(mistakes)}")
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise errors.UserError(f"{path.parent} holds no run: there is no {path.name}") from error
+    except (OSError, ValueError):
+        pass  # read_object says what it is
+    what = "a run record"
+    record = read_object(path, what, schemas.RunRecord)
+    if (record.get("data") or {}).get("subset"):
+        read_object(path, what, schemas.RunOfSubset)
+    seeds = [entry["seed"] for entry in record.setdefault("seeds", [])]
+    if twice := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+        raise errors.UserError(f"{path} is not {what} (seed {twice[0]} is in it twice)")
     return record
 
 
-def _config_mistakes(config: Mapping[str, Any]) -> list[str]:
-    """What is read of a config beside its comparison; a field may be missing."""
-    optimizer = config.get("optimizer", {})
-    if not isinstance(optimizer, dict) or not isinstance(optimizer.get("name", ""), str):
-        return ["config.optimizer"]
-    return [
-        f"config.{name}"
-        for name, kind in {"seeds": list, "workload": str}.items()
-        if not isinstance(config.get(name, kind()), kind)
-    ]
+def find(top: pathlib.Path, name: str = "run.json") -> list[pathlib.Path]:
+    """The folders in and below `top` that have a file of this name, by their paths.
 
+    Links to folders are followed, and a folder that can be reached in several ways is found once:
+    by its own path, if it lies below `top`. A folder that cannot be entered may have the file and
+    is found, so that reading it says what is wrong.
 
-def _mistakes_in_known(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
-    """The same of fields that may also be missing."""
-    return _mistakes(fields, {name: kind for name, kind in types.items() if name in fields})
-
-
-def _mistakes(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
-    """The fields that are missing or not of the type they must have."""
-    return [
-        name
-        for name, kind in types.items()
-        if not (fields.get(name) is None and name in _CAN_BE_NULL)
-        if not isinstance(fields.get(name), (int, float) if kind is float else kind)
-    ]
+    Raises:
+      UserError: `top` is no folder.
+    """
+    if not top.is_dir():
+        raise errors.UserError(f"{top} is not a folder")
+    seen: set[tuple[int, int]] = set()
+    found, waiting = [], [top]
+    while waiting:
+        for path, folders, files in os.walk(
+            waiting.pop(0), onerror=lambda error: found.append(pathlib.Path(error.filename))
+        ):
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if name in files:
+                found.append(pathlib.Path(path))
+            folder = pathlib.Path(path)
+            waiting += [folder / one for one in sorted(folders) if (folder / one).is_symlink()]
+    return sorted(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +153,48 @@ class Run:
         """
         return read_record(self.folder / "run.json")
 
-    @functools.cached_property
+    @property
     def log(self) -> list[metrics.Record]:
-        """The lines of metrics.jsonl, or of metrics.jsonl.gz where the run is archived."""
+        """All lines of its log; `logged` holds them in a tenth of the memory."""
+        return list(metrics.read(self._log))
+
+    def lines(self, seed: int) -> Iterator[metrics.Record]:
+        """The lines of one seed, read one by one."""
+        return (line for line in metrics.read(self._log) if line["seed"] == seed)
+
+    @property
+    def _log(self) -> pathlib.Path:
+        """metrics.jsonl, or metrics.jsonl.gz where the run is archived."""
         plain = self.folder / "metrics.jsonl"
-        return list(metrics.read(plain if plain.exists() else plain.with_suffix(".jsonl.gz")))
+        return plain if os.path.lexists(plain) else plain.with_suffix(".jsonl.gz")
+
+    @functools.cached_property
+    def logged(self) -> dict[int, logs.Logged]:
+        """{seed: what the log holds of it}."""
+        return logs.read(self._log)
+
+    @functools.cached_property
+    def faults(self) -> dict[int, str]:
+        """{seed: why its log is not the one recorded}, for those of which that is so.
+
+        Whatever shows numbers of a run asks here, and leaves these seeds out; see `logs.fault`.
+        """
+        recorded, interval = self.record.get("logs", {}), _interval(self.record["config"])
+        found = {
+            entry["seed"]: logs.fault(
+                entry,
+                self.logged.get(entry["seed"]),
+                recorded.get(str(entry["seed"])),
+                interval,
+            )
+            for entry in self.record["seeds"]
+        }
+        return {seed: why for seed, why in found.items() if why}
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The entries of run.json, without those of the seeds with `faults`."""
+        return [entry for entry in self.record["seeds"] if entry["seed"] not in self.faults]
 
     def curve(self, metric: str, axis: str = "step") -> Curve:
         """The metric against `axis` (a key of `AXES`), over the steps that any seed reached.
@@ -185,32 +202,28 @@ class Run:
         Raises:
           UserError: the log has no such metric.
         """
-        seeds = sorted({line["seed"] for line in self.log})
-        fields = ("step", axis, metric)
-        curve = aligned([columns(self._of_seed(seed), fields) for seed in seeds], metric, axis)
+        seeds = sorted(entry["seed"] for entry in self.entries)
+        curve = aligned([self.logged[seed].columns for seed in seeds], metric, axis)
         if not curve.x.size:
-            known = {name for line in self.log for name in line if "/" in name}
+            known = {name for seed in seeds for name in self.logged[seed].columns if "/" in name}
             raise errors.unknown(f"metric in {self.folder}", metric, known)
         return curve
-
-    def _of_seed(self, seed: int) -> list[metrics.Record]:
-        return [line for line in self.log if line["seed"] == seed]
 
     @property
     def diverged(self) -> list[int]:
         """The steps at which seeds diverged."""
-        return [entry["steps"] for entry in self.record["seeds"] if entry["status"] == "diverged"]
+        return [entry["steps"] for entry in self.entries if entry["status"] == "diverged"]
 
     def outcomes(self, field: str) -> np.ndarray:
-        """A field of the seeds' entries in run.json, float64, without those that are null."""
-        values = [entry[field] for entry in self.record["seeds"]]
+        """A field of the `entries`, float64, without those that are null."""
+        values = [entry.get(field) for entry in self.entries]
         return np.array([value for value in values if value is not None], np.float64)
 
 
-def columns(lines: Iterable[metrics.Record], fields: Iterable[str]) -> dict[str, np.ndarray]:
-    """The lines as `Columns` of these fields."""
-    lines = list(lines)
-    return {field: np.array([line.get(field) for line in lines], np.float64) for field in fields}
+def _interval(config: Mapping[str, Any]) -> int:
+    """The steps between two lines of a log: a seed that diverged may have none where it ended."""
+    every = (config.get("eval_every_steps"), config.get("log_every_steps"))
+    return min((steps for steps in every if steps), default=config.get("total_steps", 0))
 
 
 def aligned(seeds: Sequence[Columns], metric: str, axis: str) -> Curve:
@@ -218,7 +231,7 @@ def aligned(seeds: Sequence[Columns], metric: str, axis: str) -> Curve:
 
     Seeds without a value are left out; without any the curve is empty.
     """
-    having = [(own, np.isfinite(own[metric])) for own in seeds]
+    having = [(own, np.isfinite(own[metric])) for own in seeds if metric in own]
     having = [(own, mask) for own, mask in having if mask.any()]
     if not having:
         return Curve(np.empty(0), np.empty((0, 0)))

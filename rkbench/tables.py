@@ -5,11 +5,14 @@ import io
 import math
 from collections.abc import Sequence
 
+from rkbench.texts import printable
+
 Row = Sequence[str]
 
 
 def aligned(rows: Sequence[Row]) -> str:
     """The rows in aligned columns, the first of them a header over a line."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -19,7 +22,8 @@ def aligned(rows: Sequence[Row]) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as Markdown, the first of them the header."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+    cells = ([printable(cell).replace("|", r"\|") for cell in row] for row in lines)
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 def with_error(mean: float, standard_error: float) -> str:

@@ -69,7 +69,7 @@ def write_run(
 
 
 def _lines(optimizer, learning_rate, seed, points, split, diverges):
-    best = 0.9 - 0.05 * abs(math.log10(learning_rate / 0.1)) + 0.002 * seed
+    best = 0.9 - 0.05 * abs(math.log10(learning_rate / 0.1)) + 0.002 * (seed % 100)
     for i in range(points // 2 if diverges else points):
         common = {
             "step": 10 * i,

@@ -26,7 +26,8 @@ def lines():
                 "grad_evals": 40 * i,
                 "test/accuracy": accuracy,
             }
-            yield {"step": 10 * i + 5, "seed": seed, "wall_time": 0.0, "grad_evals": 0}
+            if i < 3:
+                yield {"step": 10 * i + 5, "seed": seed, "wall_time": 0.0, "grad_evals": 0}
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def run(tmp_path):
         writer.write_record(line)
     writer.close()
     seeds = [summary.of_seed(lines(), seed, None, 2.0, 30) for seed in ACCURACIES]
-    (tmp_path / "run.json").write_text(json.dumps({"seeds": seeds}))
+    config = {"workload": "mnist_mlp", "optimizer": {"name": "adam"}}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config, "seeds": seeds}))
     return Run(tmp_path)
 
 

@@ -250,4 +250,5 @@ def test_a_record_with_a_config_that_is_none_is_left_out(tmp_path, field, junk):
     told = content.content([tmp_path], 1_000)
     assert [row["name"] for row in told["rows"]] == [f"{tmp_path.name}/sound"]
     (left_out,) = told["omissions"]
-    assert f"is not a run record: see its config.{field}" in left_out
+    assert "is not a run record (Expected" in left_out
+    assert f"$.config.{field}" in left_out

@@ -16,7 +16,7 @@ TOLERANCE = 0.01  # of the best value: how far from it the target lies
 def first_metric(collection: Collection) -> str:
     """The metric of `FIRST` that is shown; the first of all where none is there."""
     logs = [log for setting in collection.settings for log in setting.logs]
-    return next((m for m in FIRST if any(log.points(m) for log in logs)), FIRST[0])
+    return next((m for m in FIRST if any(log.has(m) for log in logs)), FIRST[0])
 
 
 def contenders(scores: Iterable[Score]) -> list[Score]:

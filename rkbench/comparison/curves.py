@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from rkbench.plotting import Figure, Panel
-from rkbench.records import AXES, Curve, aligned, columns
+from rkbench.records import AXES, Curve, aligned
 from rkbench.scoring import Score, Setting
 
 SKIPPED = 0.25  # of the points: the vertical axis begins at what was reached by then
@@ -18,13 +18,12 @@ class SettingCurves:
 
     def curve(self, metric: str, axis: str = "step") -> Curve:
         """The metric of every seed against the axis."""
-        fields = ("step", axis, metric)
-        return aligned([columns(log.lines, fields) for log in self.setting.logs], metric, axis)
+        return aligned([log.columns for log in self.setting.logs], metric, axis)
 
     @property
     def diverged(self) -> list[int]:
         """The steps at which seeds diverged, as far as their logs say."""
-        return [max(line["step"] for line in g.lines) for g in self.setting.logs if g.diverged]
+        return [int(log.spent["step"]) for log in self.setting.logs if log.diverged]
 
 
 def figure(scores: Sequence[Score]) -> Figure:

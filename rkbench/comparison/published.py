@@ -2,6 +2,7 @@
 
 import pathlib
 
+from rkbench import schemas
 from rkbench.comparison.pictures import Compared, pictures
 from rkbench.names import namer
 from rkbench.records import read_object
@@ -19,9 +20,9 @@ def files(folder: pathlib.Path) -> dict[str, str]:
     Raises:
       UserError: there is no such file, or no run.
     """
-    told = read_object(folder / SCORES, "a table of scores")
+    told = read_object(folder / SCORES, "a table of scores", schemas.ScoresTable)
     collection, name = collect([folder / RECORDS]), namer([folder / RECORDS])
-    metric, targets, reference = (told.get(key) for key in ("metric", "targets", "reference"))
-    found = command.files(tabulate(collection, metric or "", targets, reference, name))
+    metric, targets, reference = told["metric"], told.get("targets"), told.get("reference")
+    found = command.files(tabulate(collection, metric, targets, reference, name))
     compared = Compared.of(collection, metric, targets)
     return found | {f"{one.name}.csv": one.numbers for one in pictures(compared, name)}

@@ -13,6 +13,7 @@ from rkbench.names import Namer
 from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
 from rkbench.scoring.scores import QUANTITIES
+from rkbench.texts import literal
 
 MOST_COLUMNS = 4
 _LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}
@@ -31,7 +32,7 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
     for axes in all_axes[len(families) :]:
         axes.set_visible(False)
     for axes in all_axes[::columns]:
-        axes.set_ylabel(METRICS.get(families[0].metric, families[0].metric))
+        axes.set_ylabel(literal(METRICS.get(families[0].metric, families[0].metric)))
     plotting.add_legend(canvas, all_axes)
     counts = {len(rate.score.setting.logs) for family in families for rate in family.rates}
     most = max(counts)
@@ -77,7 +78,7 @@ def _draw_family(family: Robustness, axes: Any) -> None:
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     edge = f", best at the {family.best_at} tried" if family.best_at else ""
-    axes.set_title(family.method + edge, fontsize=9)
+    axes.set_title(literal(family.method + edge), fontsize=9)
     axes.set_xlabel(family.field.partition(".")[2].replace("_", " "), fontsize=8)
     axes.tick_params(labelsize=7.5)
     plotting.finish(axes, family.metric)
@@ -85,8 +86,9 @@ def _draw_family(family: Robustness, axes: Any) -> None:
 
 def neighbourhoods(values: Sequence[float]) -> list[float]:
     """Where the neighbourhoods of the rates meet: their geometric means; [rates + 1]."""
-    inner = [math.sqrt(a * b) for a, b in itertools.pairwise(values)]
-    return [values[0] ** 2 / inner[0], *inner, values[-1] ** 2 / inner[-1]]
+    inner = [math.sqrt(a) * math.sqrt(b) for a, b in itertools.pairwise(values)]
+    ends = [values[0] * (values[0] / inner[0]), values[-1] * (values[-1] / inner[-1])]
+    return [ends[0], *inner, ends[1]]
 
 
 def numbers(families: Sequence[Robustness], name: Namer) -> str:

@@ -14,6 +14,7 @@ from rkbench.comparison.sensitivity import neighbourhoods, numbers
 from rkbench.names import Namer
 from rkbench.records import METRICS
 from rkbench.scoring import Rate, Robustness
+from rkbench.texts import literal
 
 
 def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
@@ -37,9 +38,11 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
     axes.set_xlim(min(ends), max(ends))
     axes.set_xlabel("learning rate (DALR: its cap c)", fontsize=9)
     axes.set_ylim(len(families) - 0.5, -0.5)
-    axes.set_yticks(range(len(families)), [family.method for family in families], fontsize=8)
-    axes.set_title(families[0].task, fontsize=10)
-    label = METRICS.get(metric, metric)
+    axes.set_yticks(
+        range(len(families)), [literal(family.method) for family in families], fontsize=8
+    )
+    axes.set_title(literal(families[0].task), fontsize=10)
+    label = literal(METRICS.get(metric, metric))
     percent = " (%)" if metric.endswith("accuracy") else ""
     bar = canvas.colorbar(image, ax=axes, pad=0.01)
     bar.set_label(f"final {label}{percent}", fontsize=8)

@@ -16,7 +16,7 @@ from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError, unknown
 from rkbench.paper import input_scaling, plan, study
 from rkbench.paper.figures import FIGURES
-from rkbench.paper.runs import TABLE_1
+from rkbench.paper.runs import TABLE_1, PaperRun
 from rkbench.paper.scales import SCALES
 
 ALL = "all"
@@ -177,6 +177,8 @@ def _draw(places: plan.Places, rows: list[int], figures: list[int], axis: str) -
             print(f"figure {number}: none of its runs has a record yet", file=sys.stderr)
     for file in files:
         print(file)
+    drawn = [*plan.table_runs(rows, places.scale), *plan.figure_runs(figures)]
+    _print_left_out(places, drawn)
     print(f"drawn in {time.monotonic() - begin:.1f} s", file=sys.stderr)
 
 
@@ -185,3 +187,9 @@ def _draw_study(places: plan.Places) -> None:
 
     for file in drawing.draw_study(places):
         print(file)
+    _print_left_out(places, [*study.runs(), *input_scaling.runs()])
+
+
+def _print_left_out(places: plan.Places, runs: list[PaperRun]) -> None:
+    for line in plan.left_out(places, runs):
+        print(f"left out: {line}", file=sys.stderr)

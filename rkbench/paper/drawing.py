@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rkbench import errors, heatmap, plotting
+from rkbench import errors, heatmap, plotting, schemas
 from rkbench.files import write_text
 from rkbench.paper import input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
@@ -63,7 +63,7 @@ def manifest(results: pathlib.Path) -> dict[str, Any]:
     path = results / "manifest.json"
     if not path.exists():
         return {}
-    found = read_object(path, "a manifest of results")
+    found = read_object(path, "a manifest of results", dict[str, schemas.Made])
     for name, how in found.items():
         if not _is_known(name, how):
             raise errors.UserError(f"{path}: {name!r} is nothing that is drawn here")

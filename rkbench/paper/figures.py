@@ -183,7 +183,7 @@ def figure(number: int, scale: str, axis: str, records: Mapping[str, Run]) -> Fi
 
 def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
     runs = [records[run.name] for run in spec.runs if run.name in records]
-    counts = sorted({len(run.record["seeds"]) for run in runs})
+    counts = sorted({len(run.entries) for run in runs})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
     parts = [
         f"{spec.about}.",

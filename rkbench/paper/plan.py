@@ -71,6 +71,15 @@ class Places:
         }
 
 
+def left_out(places: Places, runs: Iterable[PaperRun]) -> list[str]:
+    """A line for each seed of the runs that no number contains, with the reason."""
+    return [
+        f"{run.folder}: seed {seed}: {why}"
+        for run in places.records(runs).values()
+        for seed, why in run.faults.items()
+    ]
+
+
 def table_runs(rows: Iterable[int], scale: str) -> list[PaperRun]:
     """The runs behind these rows of Table 1, counted from 1; shrunken where beyond the scale."""
     return [

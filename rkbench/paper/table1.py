@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rkbench import summary, tables
+from rkbench import schemas, summary, tables
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1, PaperRun, Row, shrunken
 from rkbench.paper.scales import SCALES
@@ -54,7 +54,7 @@ def lines(places: Places, rows: Iterable[int]) -> list[Line]:
 def _line(number: int, row: Row, index: int, places: Places) -> Line:
     run = row.runs[index]
     record = places.records([run]).get(run.name)
-    entries = [] if record is None else record.record["seeds"]
+    entries = [] if record is None else record.entries
 
     def over_seeds(field: str) -> Estimate:
         return estimate(np.array([]) if record is None else record.outcomes(field))
@@ -86,16 +86,18 @@ def _in_percent(fraction: Estimate) -> Estimate:
 
 
 def _status(record: Run) -> str:
-    entries = record.record["seeds"]
+    entries = record.entries
     diverged = sum(entry["status"] == "diverged" for entry in entries)
     status = f"{diverged} of {len(entries)} diverged" if diverged else "done"
+    if record.faults:
+        status += f", {len(record.faults)} of {len(record.record['seeds'])} seeds left out"
     return f"{status}, on a subset of the data" if summary.subset(record.record) else status
 
 
 def _why_not(run: PaperRun, places: Places) -> str:
     failed = places.record(run) / "failed.json"
     if failed.is_file():
-        return f"failed: {read_object(failed, 'a note of a failure').get('error')}"
+        return f"failed: {read_object(failed, 'a note of a failure', schemas.Failure)['error']}"
     if not SCALES[places.scale][run.kind].runs:
         smoke = places.records([shrunken(run)])
         note = "; its smoke run is linked" if smoke else ""

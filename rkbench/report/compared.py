@@ -38,7 +38,7 @@ class Comparisons:
     def of(cls, collection: Collection, metrics: Sequence[str], rows: Sequence[SeedLog]):
         """Scores the collection, whose logs and maybe others are the `rows`."""
         logs = [log for setting in collection.settings for log in setting.logs]
-        there = [metric for metric in metrics if any(log.points(metric) for log in logs)]
+        there = [metric for metric in metrics if any(log.has(metric) for log in logs)]
         return cls(
             collection,
             {metric: score(collection, metric) for metric in there},

@@ -7,8 +7,9 @@ from typing import Any
 
 from rkbench import __version__, run_record, summary
 from rkbench.errors import UserError
+from rkbench.logs import is_result
 from rkbench.names import namer
-from rkbench.records import AXES, METRICS, columns
+from rkbench.records import AXES, METRICS
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
 from rkbench.report.rows import Row, rows
@@ -41,9 +42,9 @@ def content(
     metrics = _metrics(logs)
     if not metrics:
         raise UserError(f"nothing to show: no run of {folders[0]} has logged a metric")
-    scored = [metric for metric in metrics if _is_scored(metric)]
+    scored = [metric for metric in metrics if is_result(metric)]
     compared = Comparisons.of(collection, scored, logs)
-    tables = [columns(log.lines, (*AXES, *metrics)) for log in logs]
+    tables = [log.columns for log in logs]
     points = curves.points_each(max_points, len(logs) * len(metrics))
     told, configs = [], _Distinct()
     for row, table in zip(all_rows, tables, strict=True):
@@ -74,20 +75,15 @@ def content(
 
 def _metrics(logs: Iterable[SeedLog]) -> list[str]:
     """The metrics that any log has, those with a label first."""
-    names = {name for log in logs for line in log.lines for name in line if "/" in name}
+    names = {name for log in logs for name in log.columns if "/" in name}
     labelled = [name for name in METRICS if name in names]
     return [*labelled, *sorted(names.difference(labelled))]
-
-
-def _is_scored(metric: str) -> bool:
-    """Whether it is of a whole split: what one batch says is no result."""
-    return metric.endswith(("/accuracy", "/loss")) and not metric.startswith("batch/")
 
 
 def _described(metric: str) -> Content:
     return {
         "label": METRICS.get(metric, metric),
-        "scored": _is_scored(metric),
+        "scored": is_result(metric),
         "fraction": metric.endswith("accuracy"),
         "lower_is_better": lower_is_better(metric),
     }

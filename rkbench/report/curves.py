@@ -42,12 +42,12 @@ def of_seed(columns: Columns, metrics: Iterable[str], points: int) -> dict[str, 
     """
     kept = {}
     for metric in metrics:
-        there = np.flatnonzero(np.isfinite(columns[metric]))
+        there = np.flatnonzero(np.isfinite(columns.get(metric, np.empty(0))))
         if there.size:
             kept[metric] = there[thinned(columns[metric][there], points)]
     lines = np.unique(np.concatenate([*kept.values(), []])).astype(int)
     return {
-        "axes": {axis: _numbers(columns[axis][lines]) for axis in AXES},
+        "axes": {axis: _numbers(columns[axis][lines]) if columns else [] for axis in AXES},
         "metrics": {
             metric: {
                 "at": np.searchsorted(lines, indices).tolist(),

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rkbench import archive
+from rkbench import archive, run_record
 from rkbench.report.rows import Row
+from rkbench.scoring.collect import alike
 
 _SOURCE = ("commit", "dirty", "devices", "host", "versions")
 
@@ -50,7 +51,7 @@ def optimizers(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]
             (task, name),
             {"task": task, "optimizer": name, "settings": set(), "statuses": {}, **_no_cost()},
         )
-        told["settings"].add(row.run.record.get("config_hash"))
+        told["settings"].add(alike(run_record.identity(row.run.record["config"])))
         told["statuses"][row.status] = told["statuses"].get(row.status, 0) + 1
         _add_cost(told, row)
     return [told | {"settings": len(told["settings"])} for told in found.values()]

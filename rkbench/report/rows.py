@@ -1,7 +1,6 @@
 """The rows of a report: every seed of every run, whether or not it is part of an average."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -49,18 +48,17 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
         try:
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}
             wanted: list[int] = run.record["config"].get("seeds") or []
-            place = _place(run, collection)
-        except (UserError, KeyError, TypeError, AttributeError):
+            place, logged = _place(run, collection), run.logged
+        except UserError:
             continue  # one of the omissions
         for seed in sorted({*wanted, *entries}):
             status = entries.get(seed, run.record).get("status", "unknown")
             log = whole.get((run.folder, seed))
             averaged = log is not None
             if log is None:
-                lines = tuple(line for line in run.log if line["seed"] == seed)
-                log = SeedLog(run.folder, seed, status == "diverged", lines)
-            last = entries.get(seed, {}).get("steps", math.inf)
-            ended = averaged or log.spent["step"] >= last
+                columns = logged[seed].columns if seed in logged else {}
+                log = SeedLog(run.folder, seed, status == "diverged", columns)
+            ended = averaged or (seed in entries and seed not in run.faults)
             told = () if averaged else _about(seed, notes)
             found.append(Row(run, log, status, place, ended, averaged, told))
     return found

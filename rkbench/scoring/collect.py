@@ -12,11 +12,12 @@ from typing import Any
 
 import tqdm
 
-from rkbench import run_record
+from rkbench import records, run_record
 from rkbench.errors import UserError
 from rkbench.names import Namer
 from rkbench.records import Run
 from rkbench.scoring.outcomes import SeedLog
+from rkbench.texts import printable
 
 # What a method may choose; all other fields make up the task.
 METHOD_FIELDS = (
@@ -39,7 +40,7 @@ class Omission:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.folder}: {self.reason}"
+        return printable(f"{self.folder}: {self.reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +93,10 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
             if len(only := contents.get(_told(data), ())) == 1:
                 data = {**data, "sha256": min(only)}  # of records older than the field too
             logs = list(_seed_logs(run, omissions))
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, UserError) else "run.json is no run record"
-            omissions.append(Omission(run.folder, reason))
+        except UserError as error:
+            omissions.append(Omission(run.folder, str(error)))
             continue
-        key = run_record.canonical({"config": config, "data": data})
+        key = alike({"config": config, "data": data})
         _, _, known = groups.setdefault(key, (config, data, {}))
         for log in logs:
             if (first := known.setdefault(log.seed, log)) is not log:
@@ -140,40 +140,29 @@ def find(folders: Iterable[pathlib.Path]) -> list[Run]:
     """Every run in or below the folders, once each, in the order of their paths; see `collect`."""
     found: dict[pathlib.Path, Run] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder")
-        records = sorted(folder.rglob("run.json"))
-        if not records:
+        own = records.find(folder)
+        if not own:
             raise UserError(f"{folder} holds no runs: no run.json in it or below")
-        for record in records:
-            found.setdefault(record.resolve().parent, Run(record.parent))
+        for one in own:
+            found.setdefault(one.resolve(), Run(one))
     return list(found.values())
 
 
 def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:
-    """The seeds that came to an end and whose lines reach it; the others become omissions."""
+    """The seeds that came to an end and whose log is whole; the others become omissions."""
     entries = {entry["seed"]: entry for entry in run.record["seeds"]}
     wanted = run.record["config"].get("seeds") or []
     if unfinished := [seed for seed in wanted if seed not in entries]:
         reason = f"status {run.record.get('status')!r}: no result of seeds {unfinished}"
         if "error" in run.record:
-            reason += f" ({run.record['error']})"
+            reason += f" ({printable(run.record['error'])})"
         omissions.append(Omission(run.folder, reason))
     for seed, entry in entries.items():
-        lines = tuple(line for line in run.log if line["seed"] == seed)
-        diverged = entry["status"] == "diverged"
-        reached = max((line["step"] for line in lines), default=-1)
-        if reached < entry["steps"] - (_interval(run.record["config"]) if diverged else 0):
-            where = f"ends at step {reached} of {entry['steps']}" if lines else "has none of it"
-            omissions.append(Omission(run.folder, f"seed {seed}: the log {where}"))
+        if seed in run.faults:
+            omissions.append(Omission(run.folder, f"seed {seed}: {run.faults[seed]}"))
         else:
-            yield SeedLog(run.folder, seed, diverged, lines)
-
-
-def _interval(config: Mapping[str, Any]) -> int:
-    """The steps between two lines of a log: a seed that diverged may have none where it ended."""
-    every = (config.get("eval_every_steps"), config.get("log_every_steps"))
-    return min((steps for steps in every if steps), default=config["total_steps"])
+            columns = run.logged[seed].columns
+            yield SeedLog(run.folder, seed, entry["status"] == "diverged", columns)
 
 
 def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) -> tuple:
@@ -181,6 +170,7 @@ def _settings(groups: Sequence[tuple[Mapping, Mapping, Mapping[int, SeedLog]]]) 
     tasks = distinct_names(
         [config["workload"] for config, _, _ in groups],
         [_task(config, data) for config, data, _ in groups],
+        derived="data.",
     )
     settings = [
         Setting(task, "", config, data, tuple(logs[seed] for seed in sorted(logs)))
@@ -218,16 +208,42 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def distinct_names(names: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each name, with the fields in brackets in which those of the same name differ."""
+def alike(content: Any) -> str:
+    """Plain content as one text, which is equal for equal content: 1 and 1.0 are one number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return run_record.canonical(plain(content))
+
+
+def distinct_names(
+    names: Sequence[str], fields: Sequence[Mapping[str, Any]], derived: str | None = None
+) -> list[str]:
+    """Each name, with the fields in brackets in which those of the same name differ.
+
+    Fields that begin with `derived` follow from others, as what is in the data does, and are shown
+    only where the others do not tell all apart.
+    """
     unique = []
     for name, own in zip(names, fields, strict=True):
-        alike = [other for n, other in zip(names, fields, strict=True) if n == name]
-        differing = [
-            field
-            for field in dict.fromkeys(field for other in alike for field in other)
-            if len({repr(other.get(field)) for other in alike}) > 1
-        ]
+        same = [other for n, other in zip(names, fields, strict=True) if n == name]
+        differing: list[str] = []
+        parts = 1  # into which those shown so far part the same
+        for field in sorted(
+            dict.fromkeys(field for other in same for field in other),
+            key=lambda field: derived is not None and field.startswith(derived),
+        ):
+            if len({alike(other.get(field)) for other in same}) == 1:
+                continue
+            finer = len({alike([other.get(f) for f in (*differing, field)]) for other in same})
+            if finer > parts or derived is None or not field.startswith(derived):
+                differing.append(field)
+                parts = finer
         shown = ", ".join(f"{field.split('.')[-1]}={own.get(field)}" for field in differing)
-        unique.append(f"{name} ({shown})" if shown else name)
+        unique.append(f"{name} ({printable(shown)})" if shown else name)
     return unique

@@ -6,7 +6,9 @@ import math
 import pathlib
 from collections.abc import Mapping
 
-from rkbench.metrics import Record
+import numpy as np
+
+from rkbench.logs import Columns
 from rkbench.records import AXES
 
 
@@ -18,22 +20,37 @@ class SeedLog:
       folder: the run's.
       seed: which.
       diverged: whether its loss or parameters stopped being finite; else it went to its last step.
-      lines: its lines of metrics.jsonl, in order.
+      columns: its lines of metrics.jsonl, in order.
     """
 
     folder: pathlib.Path
     seed: int
     diverged: bool
-    lines: tuple[Record, ...]
+    columns: Columns
 
     @functools.cached_property
     def spent(self) -> dict[str, float]:
         """{axis: what the seed spent in all}, the axes being `records.AXES`."""
-        return {axis: max((line[axis] for line in self.lines), default=0) for axis in AXES}
+        if not self.columns:
+            return dict.fromkeys(AXES, 0.0)
+        return {axis: float(self.columns[axis].max()) for axis in AXES}
 
-    def points(self, metric: str) -> tuple[Record, ...]:
-        """The lines that have a finite value of the metric."""
-        return tuple(line for line in self.lines if line.get(metric) is not None)
+    def has(self, metric: str) -> bool:
+        """Whether a line has a finite value of the metric."""
+        return metric in self.columns and bool(np.isfinite(self.columns[metric]).any())
+
+    def points(self, metric: str) -> dict[str, np.ndarray]:
+        """{axis or metric: float64 [points]} of the lines with a finite value of the metric."""
+        missing = np.empty(0)
+        column = self.columns.get(metric, missing)
+        finite = np.isfinite(column)
+        return {name: self.columns.get(name, missing)[finite] for name in (*AXES, metric)}
+
+    def last(self, metric: str) -> float:
+        """The value in the last line that has one; NaN where it is not finite or there is none."""
+        column = self.columns.get(metric, np.empty(0))
+        values = column[~np.isnan(column)]
+        return float(values[-1]) if values.size and math.isfinite(values[-1]) else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +87,22 @@ def lower_is_better(metric: str) -> bool:
 def outcome(log: SeedLog, metric: str, target: float | None = None) -> Outcome:
     """Computes a seed's outcome; `target` is in units of the metric."""
     points = log.points(metric)
-    sign = -1 if lower_is_better(metric) else 1
-    best = max(points, key=lambda line: (sign * line[metric], -line["step"]), default=None)
-    last = points[-1] if points and not log.diverged else None
+    values = (-1 if lower_is_better(metric) else 1) * points[metric]
+    place = int(values.argmax()) if values.size else None
     to_target = {}
     if target is not None:
-        reached = [line for line in points if sign * line[metric] >= sign * target]
-        to_target = {axis: float(reached[0][axis]) if reached else math.inf for axis in AXES}
+        reached = values >= (-target if lower_is_better(metric) else target)
+        first = int(reached.argmax()) if reached.any() else None
+        to_target = {
+            axis: math.inf if first is None else float(points[axis][first]) for axis in AXES
+        }
     return Outcome(
         log.folder,
         log.seed,
         log.diverged,
-        best[metric] if best else math.nan,
-        best["step"] if best else None,
-        last[metric] if last else math.nan,
+        math.nan if place is None else float(points[metric][place]),
+        None if place is None else int(points["step"][place]),
+        math.nan if log.diverged else log.last(metric),
         log.spent,
         to_target,
     )

@@ -5,8 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rkbench import run_record
-from rkbench.scoring.collect import distinct_names, flat
+from rkbench.scoring.collect import alike, distinct_names, flat
 from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.scores import Score
 
@@ -88,7 +87,7 @@ def robustness(
     families: dict[str, list[Score]] = {}
     for one in scores:
         if rate_field(one.setting.config):
-            families.setdefault(run_record.canonical(_common(one)), []).append(one)
+            families.setdefault(alike(_common(one)), []).append(one)
     wide = [family for family in families.values() if len(family) >= at_least]
     names = distinct_names(
         [f"{family[0].setting.task}\n{family[0].setting.optimizer}" for family in wide],
@@ -151,10 +150,10 @@ def _value(score: Score, quantity: str) -> float:
 
 def _start(score: Score) -> float:
     """The mean value before training, larger is better; minus infinity where it is not known."""
-    first = [log.points(score.metric)[:1] for log in score.setting.logs]
-    if not all(points and points[0]["step"] == 0 for points in first):
+    points = [log.points(score.metric) for log in score.setting.logs]
+    if not all(own["step"].size and own["step"][0] == 0 for own in points):
         return -math.inf
-    mean = sum(points[0][score.metric] for points in first) / len(first)
+    mean = sum(float(own[score.metric][0]) for own in points) / len(points)
     return -mean if lower_is_better(score.metric) else mean
 
 

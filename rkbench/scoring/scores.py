@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rkbench.errors import unknown
+from rkbench.errors import UserError, unknown
 from rkbench.records import AXES
 from rkbench.scoring.collect import Collection, Setting, with_methods
 from rkbench.scoring.outcomes import Outcome, outcome
 from rkbench.statistics import Difference, Estimate, estimate, paired, welch
 
 QUANTITIES = ("final", "best")
+MOST_NAMED = 5  # runs in a line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +118,10 @@ def score(
       UserError: no log has the metric, or a target is for a task that is not there.
     """
     with_metric = with_methods(
-        [s for s in collection.settings if any(log.points(metric) for log in s.logs)]
+        [s for s in collection.settings if any(log.has(metric) for log in s.logs)]
     )
     if not with_metric:
-        names = {n for s in collection.settings for g in s.logs for line in g.lines for n in line}
-        raise unknown("metric", metric, sorted(name for name in names if "/" in name))
+        raise _without(collection, metric)
     if isinstance(targets, Mapping):
         known = {name for s in with_metric for name in (s.task, s.config["workload"])}
         for name in targets:
@@ -133,6 +133,18 @@ def score(
         outcomes = tuple(outcome(log, metric, target) for log in setting.logs)
         scores.append(Score(setting, metric, target, outcomes))
     return scores
+
+
+def _without(collection: Collection, metric: str) -> UserError:
+    """The error where no log has the metric: it is misspelt, or no run has come that far."""
+    logs = [log for setting in collection.settings for log in setting.logs]
+    if logs:
+        names = {name for log in logs for name in log.columns if "/" in name}
+        return unknown("metric", metric, sorted(names))
+    shown = [str(omission) for omission in collection.omissions[:MOST_NAMED]]
+    if more := len(collection.omissions) - len(shown):
+        shown.append(f"and {more} more")
+    return UserError(f"no whole run to take {metric} from: {'; '.join(shown)}")
 
 
 def _target(setting: Setting, targets: Mapping[str, float] | float | None) -> float | None:

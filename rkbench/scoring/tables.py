@@ -88,7 +88,7 @@ def _without_metric(collection: Collection, metric: str) -> list[str]:
     """What is in no table of runs, as trials of a sweep are not in that of test accuracies."""
     counts: dict[str, int] = {}
     for setting in collection.settings:
-        if not any(log.points(metric) for log in setting.logs):
+        if not any(log.has(metric) for log in setting.logs):
             counts[setting.task] = counts.get(setting.task, 0) + 1
     return [
         f"{task}: {count} settings whose logs have no {metric}" for task, count in counts.items()
@@ -199,7 +199,7 @@ def ranges(collection: Collection, metric: str) -> list[Robustness]:
     """
     found = []
     for name in (f"validation/{metric.split('/')[-1]}", metric):
-        if any(log.points(name) for one in collection.settings for log in one.logs):
+        if any(log.has(name) for one in collection.settings for log in one.logs):
             known = {(one.task, one.method) for one in found}
             more = robustness(score(collection, name))
             found += [one for one in more if (one.task, one.method) not in known]

@@ -1,11 +1,11 @@
 """What a sweep says: `sweep.json`, the tables on the terminal and the warnings."""
 
-import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import errors, run_record, scoring, tables
+from rkbench import errors, records, run_record, schemas, scoring, tables
 from rkbench.archive import SWEEP as FILE
 from rkbench.run_record import Record
 from rkbench.statistics import percent
@@ -21,14 +21,10 @@ def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -
       UserError: the folder belongs to another sweep.
     """
     path = workdir / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        recorded = record["sweep"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise errors.UserError(f"{path} is damaged: {error!r}") from error
-    if differing := run_record.differences(recorded, description(tunings, protocol)):
+    record = records.read_object(path, "a sweep's record", schemas.SweepRecord)
+    if differing := run_record.differences(record["sweep"], description(tunings, protocol)):
         shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
         raise errors.UserError(f"{workdir} belongs to another sweep; it differs in {shown}")
     return record
@@ -147,7 +143,7 @@ def _chosen(choice: Choice) -> tuple[str, ...]:
     folder = choice.tuning.folder / CHOSEN
     if (folder / "run.json").is_file():
         found = scoring.collect([folder])
-        if any(log.points("test/accuracy") for one in found.settings for log in one.logs):
+        if any(log.has("test/accuracy") for one in found.settings for log in one.logs):
             (score,) = scoring.score(found, "test/accuracy")
             tested, seeds = percent(score.final), len(score.outcomes)
             if score.diverged:

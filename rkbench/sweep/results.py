@@ -92,9 +92,9 @@ def result(trial: Trial, protocol: Protocol) -> Result:
         return Result(trial, "missing")
     run = Run(trial.folder)
     try:
-        status, seconds = run.record["status"], run.record.get("seconds", 0.0)
+        status, seconds = run.record.get("status", ""), run.record.get("seconds", 0.0)
         found = scoring.collect([trial.folder])
-    except (errors.UserError, KeyError, TypeError) as error:
+    except errors.UserError as error:
         return Result(trial, "failed", error=" ".join(str(error).split()))
     if status not in ("done", "diverged"):
         return Result(trial, status, error=run.record.get("error", ""))
