@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -25,6 +26,15 @@ import orbax.checkpoint as ocp
 from rkbench import distributed, errors
 
 PyTree = Any
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Not what Orbax reports, unless absl's verbosity is INFO or more.
+
+    It reports each missing metadata file at WARNING, and what it raises at ERROR too.
+    """
+    of_orbax = "orbax" in pathlib.PurePath(record.pathname).parts
+    return not of_orbax or absl.logging.get_verbosity() >= absl.logging.INFO
 
 
 class Restored(NamedTuple):
@@ -46,9 +56,7 @@ class Checkpoints:
     KEPT = 2  # the newest and one to fall back to
 
     def __init__(self, folder: pathlib.Path):
-        # Orbax reports each step of a save at INFO, each missing metadata file at WARNING, and what
-        # it raises at ERROR too.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        logging.getLogger("absl").addFilter(_is_wanted)  # once, however often it is added
         self.folder = folder
         self.set_aside = 0
         self._manager = self._open()

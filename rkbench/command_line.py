@@ -2,19 +2,18 @@
 
 import argparse
 import contextlib
+import io
 import os
 import pathlib
 import re
-import runpy
 import select
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from absl import flags
+from absl import flags, logging
 
-import configs
-from rkbench import errors
+from rkbench import config_flag, errors, paths
 
 EXIT_USER_ERROR = 2
 EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
@@ -23,16 +22,16 @@ EXIT_BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 
 _LONGEST_MESSAGE = 1000  # characters
 
-_CONFIG = re.compile(r"(--?config=)([^:]+)(:.*)?", re.DOTALL)
-_INSTALLED = pathlib.Path(configs.__file__).parent
-
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns a `UserError` into one line on stderr and exit code 2, an `OSError` into 74.
 
-    Where nobody reads stdout any more, as after `| head`, the command ends without a word.
+    Where nobody reads stdout any more, as after `| head`, the command ends without a word. That a
+    stream is closed or knows only ASCII is no error, nor is a drawing backend for notebooks.
     """
+    _open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # files are all that is drawn; Matplotlib refuses some others
     try:
         try:
             yield
@@ -47,6 +46,23 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(EXIT_BROKEN_PIPE)
         _end(error)
+
+
+def _open_streams() -> None:
+    """Opens what is closed of the standard streams, and lets the others print any text.
+
+    Else the next files that are opened would take the numbers 1 and 2, and get what libraries
+    print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _nobody_reads() -> bool:
@@ -90,123 +106,91 @@ def folder_path(text: str) -> pathlib.Path:
     return path
 
 
+def file_path(text: str) -> pathlib.Path:
+    """The type of an argument that names a file to be written, whose folder may have to be made."""
+    path = _path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
+    return path
+
+
 def output_path(text: str) -> pathlib.Path:
     """The type of an argument that names a file to be written, in a folder that is there."""
-    path = _path(text)
-    if path.is_dir() or not path.parent.is_dir():
+    path = file_path(text)
+    if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a file in an existing folder")
     return path
 
 
 def _path(text: str) -> pathlib.Path:
     try:
+        path = paths.local(text)
         with contextlib.suppress(FileNotFoundError):
-            os.stat(text)
-        if not text:
-            raise ValueError("it is empty")
-    except (OSError, ValueError) as error:  # too long, below a file, with a null byte
-        reason = getattr(error, "strerror", error)
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be a file's name: {reason}") from error
-    return pathlib.Path(text)
+            os.stat(path)
+    except errors.UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    except OSError as error:  # too long, below a file
+        reason = f"{text!r} cannot be a file's name: {error.strerror}"
+        raise argparse.ArgumentTypeError(reason) from error
+    return path
 
 
-def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses absl flags into `values`; what is left over comes back.
+class _HelpFlag(flags.BooleanFlag):
+    """Prints the help and ends the process, where it stands on the command line."""
+
+    def __init__(self, values: flags.FlagValues, module: str, about: str | None):
+        self._values, self._module, self._about = values, module, about
+        super().__init__("help", False, "Show this", short_name="h")
+
+    def parse(self, argument: Any) -> None:
+        super().parse(argument)
+        if self.value:
+            print(f"{self._about}\n{self._values.module_help(self._module)}")
+            sys.exit(0)
+
+
+def flag_values(module: str) -> flags.FlagValues:
+    """`--config`, `--help` and absl's own flags, as those of logging, for a module's command.
+
+    Further flags are defined in the module itself. Every call has values of its own.
+    """
+    values, about = flags.FlagValues(), sys.modules[module].__doc__
+    module = sys.argv[0] if module == "__main__" else module  # as absl names it
+    config_flag.define(values, module)
+    flags.DEFINE_flag(_HelpFlag(values, module, about), values, module)
+    for owner in ("absl.logging", "absl.app"):
+        for flag in flags.FLAGS.flags_by_module_dict().get(owner, []):
+            if flag.name not in values:
+                values[flag.name] = flag
+    return values
+
+
+def parse_flags(argv: list[str], values: flags.FlagValues) -> None:
+    """Parses a command line with the program's name first into `flag_values`.
 
     Raises:
-      UserError: an unknown flag or config field, or a value of the wrong type.
+      UserError: an unknown flag or config field, a value of the wrong type, or what is no flag.
     """
-    if "--config=" in argv or "-config=" in argv:
-        raise errors.UserError("--config is empty: it names a file, as configs/mnist_mlp.py:rk4")
     try:
-        return values([_find_config(argument) for argument in argv])
+        # Here rather than by absl, which looks for flag files up to the first `--flag value` only.
+        arguments = values.read_flags_from_files(argv[1:], force_gnu=True)
+        rest = values([argv[0], *arguments])[1:]
     except errors.UserError:
         raise
     except flags.UnrecognizedFlagError as error:
-        raise errors.unknown("flag", error.flagname, values) from error
-    except (
-        Exception
-    ) as error:  # config_flags wraps whatever a config file raises, with its traceback
-        raise _explained(error, argv) from error
-
-
-def _find_config(argument: str) -> str:
-    """`--config=configs/x.py:variant`, with the installed file where there is none of that path."""
-    match = _CONFIG.fullmatch(argument)
-    if match is None:
-        return argument
-    flag, path, variant = match.groups()
-    return f"{flag}{_config_file(path)}{variant or ''}"
-
-
-def _config_file(path: str) -> pathlib.Path:
-    return find_file("config", path, "configs", "[a-z]*_*.py")
-
-
-def find_file(kind: str, path: str, folder: str, pattern: str) -> pathlib.Path:
-    """The file of that path, else the one of that name installed in `folder`, below configs.
-
-    Raises:
-      UserError: there is neither; it lists the files in `folder` that match `pattern`.
-    """
-    here = pathlib.Path(path)
-    installed = _INSTALLED.parent / folder
-    if os.path.isfile(here):  # False also where the name is too long
-        return here
-    file = installed / f"{here.stem}.py"
-    if here.parent in (pathlib.Path(), pathlib.Path(folder)) and file.is_file():
-        return file
-    valid = [f"{folder}/{file.name}" for file in sorted(installed.glob(pattern))]
-    raise errors.unknown(kind, path, valid)
-
-
-def with_variant(argv: list[str], optimizer: str) -> list[str]:
-    """The command line with another optimizer as the first word of the config's variant."""
-
-    def replaced(argument: str) -> str:
-        match = _CONFIG.fullmatch(argument)
-        if match is None:
-            return argument
-        flag, path, variant = match.groups()
-        _, comma, words = (variant or "").partition(",")
-        return f"{flag}{path}:{optimizer}{comma}{words}"
-
-    return [replaced(argument) for argument in argv]
-
-
-def _explained(error: Exception, argv: list[str]) -> errors.UserError:
-    """The one line that says which field or value was wrong."""
-    return _unknown_field(argv) or errors.UserError(_last_line(str(error)))
-
-
-def _unknown_field(argv: list[str]) -> errors.UserError | None:
-    """The first override of a field that the config does not have."""
-    given = [match for match in map(_CONFIG.fullmatch, argv) if match]
-    if not given:
-        return None
-    _, path, variant = given[-1].groups()
-    try:
-        get_config = runpy.run_path(str(_config_file(path)))["get_config"]
-        fields = _field_names(get_config(variant[1:]) if variant else get_config())
-    except Exception:
-        return None  # the file or the variant is what is wrong, and the first error says how
-    for argument in argv:
-        override = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument)
-        if override and override[1] not in fields:
-            return errors.unknown("config field", override[1], fields)
-    return None
-
-
-def _field_names(config, prefix: str = "") -> list[str]:
-    names = []
-    for name, value in config.items():
-        names.append(prefix + name)
-        if hasattr(value, "items"):
-            names += _field_names(value, f"{prefix}{name}.")
-    return names
+        raise config_flag.unknown_flag(error.flagname, values) from error
+    except (flags.Error, ValueError) as error:
+        raise errors.UserError(_last_line(str(error))) from error
+    if rest:
+        raise errors.UserError(
+            f"unexpected argument {rest[0]!r}; overrides are --config.FIELD=VALUE"
+        )
+    flags.FLAGS.mark_as_parsed()  # for libraries that look at absl's own
+    if not values["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "the command line could not be read"
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last)
+    return re.sub(r"^(ERROR:: |[\w.]*(Error|Exception): )", "", last)

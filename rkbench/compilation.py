@@ -1,11 +1,10 @@
 """How a workload is compiled: loops or single steps, and the cache of compiled programs."""
 
 import os
-import pathlib
 
 import jax
 
-from rkbench import errors
+from rkbench import errors, paths
 
 
 def compiled_loops(choice: str, convolves: bool) -> bool:
@@ -56,19 +55,18 @@ def vectorized_seeds(choice: str, streamed: bool, devices: int = 1) -> bool:
     return choices[choice]
 
 
-def cache_folder() -> pathlib.Path:
-    """The folder for what can be made again: `$RKBENCH_CACHE_DIR`, else under `$XDG_CACHE_HOME`."""
-    if folder := os.environ.get("RKBENCH_CACHE_DIR"):
-        return pathlib.Path(folder)
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkbench"
+def check_compiles() -> None:
+    """Raises a UserError where JAX is told to compile nothing: here, all programs are compiled."""
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        raise errors.UserError("JAX_DISABLE_JIT is set, but rkbench trains compiled programs only")
 
 
 def enable_cache() -> None:
     """Keeps compiled programs between processes, so that the second start of a run is quick.
 
-    A `JAX_COMPILATION_CACHE_DIR` of the user's own wins.
+    A `JAX_COMPILATION_CACHE_DIR` of the user's own wins. Without a home folder there is no cache.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := paths.cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

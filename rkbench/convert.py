@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tqdm
 
-from rkbench import errors
+from rkbench import errors, paths
 from rkbench.command_line import Parser, folder_path
 
 _DATASETS = ("imagenet2012",)
@@ -37,11 +37,11 @@ def run(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     if arguments.dataset not in _DATASETS:
         raise errors.unknown("dataset", arguments.dataset, _DATASETS)
-    root = records.root(arguments.data_dir)
+    root = paths.data_folder(arguments.data_dir)
     output = arguments.output_dir or root / records.CONVERTED
     dataset = Path(records.NAME, records.VERSION)
     try:
-        done = convert.convert(root / dataset, output.expanduser() / dataset, _watch)
+        done = convert.convert(root / dataset, output / dataset, _watch)
     except OSError as error:  # no space, no permission
         raise errors.UserError(f"cannot convert {root / dataset}: {error}") from error
     for split, entry in done.items():

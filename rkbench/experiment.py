@@ -62,6 +62,7 @@ class Experiment:
         Raises:
           UserError: a value that cannot work, with the valid ones.
         """
+        compilation.check_compiles()
         config_checks.check(config)
         layout = sharding.layout(config.mesh)
         compilation.vectorized_seeds(config.vectorize_seeds, False, layout.seeds)

@@ -36,8 +36,18 @@ def plain_config(config) -> Record:
 
 
 def plain(content: Any) -> Any:
-    """The content as JSON holds it: tuples become lists."""
-    return json.loads(json.dumps(content))
+    """The content as JSON holds it: tuples and arrays become lists, NumPy's numbers Python's.
+
+    Raises:
+      UserError: it holds something else than numbers, texts and collections of them.
+    """
+    return json.loads(json.dumps(content, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # of NumPy or JAX
+        return value.tolist()
+    raise errors.UserError(f"{value!r} cannot be recorded: JSON holds numbers, texts and lists")
 
 
 def identity(config: Record) -> Record:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rkbench import distributed, errors, metrics, summary
+from rkbench import distributed, errors, metrics, paths, summary
 from rkbench.checkpoint import check_fit
 from rkbench.experiment import Experiment, side_by_side
 from rkbench.group import Group, Lane
@@ -34,7 +34,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the config cannot work, or the workdir cannot be used. Nothing is written then.
     """
-    return train_experiment(Experiment.from_config(config), pathlib.Path(workdir))
+    return train_experiment(Experiment.from_config(config), paths.local(workdir))
 
 
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:

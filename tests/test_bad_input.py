@@ -7,6 +7,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,6 @@ import tempfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from resuming import contents
@@ -60,13 +60,6 @@ def nothing_is_trained(monkeypatch, tmp_path):
 
 def call(*arguments):
     """(exit code, stderr) of a command, or None where it was accepted."""
-    sys.modules.pop("config_config", None)  # ml_collections would load the next file on top of it
-    for name in list(flags.FLAGS):
-        if name.startswith("config."):
-            delattr(flags.FLAGS, name)
-    for name in {"config", "workdir"} & set(flags.FLAGS):
-        flags.FLAGS[name].unparse()
-    flags.FLAGS.unparse_flags()
     printed, errors = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["rkbench", *arguments]
     try:
@@ -226,7 +219,17 @@ def test_a_config_file_that_is_none(name, variant):
 # Command lines
 
 
-NO_FOLDER = ("file", "file/below", "loop", "dangling", "a" * 300, "", "a\0b")
+NO_FOLDER = (
+    "file",
+    "file/below",
+    "loop",
+    "dangling",
+    "a" * 300,
+    "",
+    "a\0b",
+    "gs://b/c",
+    "~no-such-user",
+)
 
 
 @pytest.fixture
@@ -236,9 +239,24 @@ def odd_files():
     os.symlink("nowhere", "dangling")
 
 
+SWEEP = [
+    *("sweep", "--config=configs/digits_mlp.py:rk4", "--space=configs/sweeps/learning_rate.py"),
+    *("--trials=2", "--tuning_seeds=0"),
+]
+# Each with the place of a path.
 COMMANDS = {
     "train": ["train", "--config=configs/digits_mlp.py:rk4", "--workdir={}"],
     "train twice": ["train", "--config=configs/digits_mlp.py:rk4", "--workdir=run", "{}"],
+    "train flag file": ["train", "--flagfile={}"],
+    "sweep": [*SWEEP, "--workdir={}"],
+    "sweep space": [*SWEEP, "--workdir=run", "--space={}"],
+    "sweep config": [*SWEEP, "--workdir=run", "--config={}"],
+    "score": ["score", "{}"],
+    "score to": ["score", ".", "--output={}"],
+    "compare": ["compare", "{}", "--output=out"],
+    "compare to": ["compare", ".", "--output={}"],
+    "report": ["report", "{}"],
+    "report to": ["report", ".", "--output={}"],
     "quickstart": ["quickstart", "--draw-only", "--workdir={}"],
     "table1": ["table1", "--draw-only", "--results={}"],
     "figure": ["figure", "7", "--dry-run", "--runs={}"],
@@ -250,16 +268,21 @@ COMMANDS = {
     "costs": ["costs", "--output={}"],
     "bench": ["bench", "compilation", "--output={}"],
     "convert": ["convert", "--dataset=imagenet2012", "--output_dir={}"],
+    "convert from": ["convert", "--dataset=imagenet2012", "--data_dir={}"],
+    "manifest": ["figure", "7", "--no-hours", "--manifest={}"],
 }
 
 
-@pytest.mark.parametrize("path", NO_FOLDER)
-@pytest.mark.parametrize("command", COMMANDS)
+MAY_BE_WRITTEN = {(name, path) for name in ("bench", "manifest") for path in ("file", "dangling")}
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [pair for pair in itertools.product(COMMANDS, NO_FOLDER) if pair not in MAY_BE_WRITTEN],
+)
 def test_a_path_that_cannot_be(odd_files, command, path):
     arguments = [argument.format(path) for argument in COMMANDS[command]]
     before = contents(".")
-    if (command, path) in (("bench", "dangling"), ("bench", "file"), ("costs", "a")):
-        pytest.skip("a file of this name may be written")
     check_refused(call(*arguments), arguments)
     assert contents(".") == before
 
@@ -283,14 +306,81 @@ WRONG = [
     ["train", "--config=configs/{}"],
     ["train", "--config=configs/digits_mlp.py:rk4", "--x{}"],
     ["train", "--config=configs/digits_mlp.py:rk4", "--workdir=run", "--config.x{}=1"],
+    ["train", "--config", "configs/digits_mlp.py:rk4", "--workdir=run", "-config.x{}", "1"],
+    ["train", "--config.total_steps", "{}", "--config=configs/digits_mlp.py:rk4", "--workdir=run"],
+    ["sweep", "{}"],
+    ["sweep", "--config={}"],
+    [*SWEEP, "--workdir=run", "--x{}"],
+    [*SWEEP, "--workdir=run", "--optimizers=rk4,x{}"],
+    [*SWEEP, "--workdir=run", "--sampler=x{}"],
+    [*SWEEP, "--workdir=run", "--shard={}"],
+    [*SWEEP, "--workdir=run", "--seeds=x{}"],
+    [*SWEEP, "--workdir=run", "--metric=x{}"],
+    [*SWEEP, "--workdir=run", "--quantity=x{}"],
+    [*SWEEP, "--workdir=run", "--trials={}x"],
+    [*SWEEP, "--workdir=run", "--config.x{}=1"],
+    ["figure", "7", "--only=\x01{}"],
+    ["figure", "7", "--draw-only", "--results=x{}"],
+    ["score", "x{}"],
+    ["score", "runs", "--metric=x{}"],
+    ["score", "runs", "--target=x{}"],
+    ["score", "runs", "--target=x{}=0.9"],
+    ["score", "runs", "--reference=x{}"],
+    ["compare", "x{}", "--output=out"],
+    ["compare", "runs", "--output=out", "--metric=x{}"],
+    ["compare", "runs", "--output=out", "--target=x{}"],
+    ["report", "x{}"],
+    ["report", "runs", "--max_points=x{}"],
+    ["report", "runs", "--target=x{}"],
+    ["archive", "x{}", "--output=out"],
 ]
 
 
-@generated(120)
+@pytest.fixture
+def a_run():
+    good_run(pathlib.Path("runs/run"))
+
+
+@pytest.mark.parametrize("command", WRONG, ids=" ".join)
+def test_one_wrong_word_on_each_command_line(a_run, command):
+    check_wrong_word(command, "é☃")
+
+
+@generated(150)
 @given(st.sampled_from(WRONG), st.text(max_size=12))
 def test_a_wrong_word_on_any_command_line(command, word):
+    shutil.rmtree("runs", ignore_errors=True)
+    good_run(pathlib.Path("runs/run"))
+    assume(command[0].format(word) not in ("", "help", "-h", "--help"))
+    check_wrong_word(command, word)
+
+
+@pytest.mark.parametrize("target", ["97", "nan", "inf", "-0.1", "1.01", "digits_mlp=97", "", "="])
+@pytest.mark.parametrize("command", ["score", "compare", "report"])
+def test_a_target_that_no_accuracy_can_have(a_run, command, target):
+    shutil.copytree("runs/run", "runs/other")
+    record = json.loads(pathlib.Path("runs/run/run.json").read_text())
+    record["config"]["optimizer"]["name"] = "heun"
+    pathlib.Path("runs/other/run.json").write_text(json.dumps(record))
+    output = ["--output=out"] if command == "compare" else []
+    check_refused(call(command, "runs", *output, f"--target={target}"), (command, target))
+    assert not os.path.lexists("out")
+    assert not os.path.lexists("report.html")
+
+
+def test_unfinished_runs_are_named(a_run):
+    path = pathlib.Path("runs/run/run.json")
+    record = json.loads(path.read_text()) | {"status": "running", "seeds": []}
+    path.write_text(json.dumps(record))
+    for arguments in (["score", "runs"], ["compare", "runs", "--output=out"]):
+        result = call(*arguments)
+        check_refused(result, arguments)
+        assert "runs/run: status 'running'" in result[1]
+    assert not os.path.lexists("out")
+
+
+def check_wrong_word(command, word):
     arguments = [argument.format(word) for argument in command]
-    assume(arguments[0] not in ("", "help", "-h", "--help"))
     before = contents(".")
     check_refused(call(*arguments), arguments)
     assert contents(".") == before
@@ -364,6 +454,9 @@ READERS = {
     "train": ["train", "--config=configs/digits_mlp.py:rk4", "--workdir=results/records/cpu/run"],
     "archive": ["archive", "results/records/cpu/run", "--output=out"],
     "verify": ["verify", "results"],
+    "score": ["score", "results"],
+    "compare": ["compare", "results", "--output=out"],
+    "report": ["report", "results", "--output=out.html"],
 }
 
 

@@ -6,12 +6,10 @@ import sys
 from typing import Any
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 import workloads
 from configs import common, default
-from rkbench import optimizers
+from rkbench import command_line, optimizers
 
 CONFIGS = pathlib.Path(common.__file__).parent
 DEFAULT: dict[str, Any] = default.get_config().to_dict()
@@ -41,12 +39,9 @@ def leaves(config, prefix=""):
 def from_flags(preset, *overrides):
     """The config as the command line gives it."""
     arguments = (f"--config={CONFIGS}/{preset}", *overrides)
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", flag_values=values, lock_config=True, sys_argv=["program", *arguments]
-    )
-    values(["program", *arguments])
-    return holder.value
+    values: Any = command_line.flag_values(__name__)
+    command_line.parse_flags(["program", *arguments], values)
+    return values.config.config()
 
 
 @pytest.mark.parametrize(("workload", "variant"), EVERY_PRESET)

@@ -154,15 +154,6 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     assert same(array_cache.cached("key", lambda: {"a": np.ones(2)}), {"a": np.ones(2)})
 
 
-def test_cache_folder(monkeypatch):
-    monkeypatch.delenv("RKBENCH_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert str(array_cache.folder()) == "/xdg/rkbench"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(array_cache.folder()) == "/home/someone/.cache/rkbench"
-
-
 # Port 9: nobody listens.
 OFFLINE = TfdsSource(
     "mnist", "3.0.1", "http://127.0.0.1:9/mnist.gz", 10, (28, 28, 1), 60_000, 10_000

@@ -73,6 +73,25 @@ def test_a_figure_trains_what_is_missing_and_draws_and_is_verified(
     assert "2 records, 2 tables and figures" in capsys.readouterr().out
 
 
+def test_what_is_drawn_by_choice_has_a_name_of_its_own_and_is_not_in_the_manifest(
+    monkeypatch, tmp_path, small_data
+):
+    where = ("--scale=smoke", f"--results={tmp_path}", f"--runs={tmp_path}/runs")
+    assert rkbench(monkeypatch, "figure", 4, *where) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert rkbench(monkeypatch, "figure", 4, 5, "--only=mnist_mlp-rk4", "--draw-only", *where) == 0
+    assert rkbench(monkeypatch, "figure", 4, "--axis=wall_time", "--draw-only", *where) == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name: after[name] for name in before} == before
+    drawn = {name for name in after.keys() - before.keys() if name.endswith(".csv")}
+    only = "fig04-mnist_mlp-rk4"
+    assert drawn == {f"{only}.csv", "fig04-grad_evals-mnist_mlp-rk4.csv", "fig04-wall_time.csv"}
+    text = after[f"{only}.csv"].decode()
+    assert ",RK4," in text
+    assert ",Adam," not in text
+    assert list(verify.verify(tmp_path)) == []
+
+
 def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
     monkeypatch, tmp_path, small_data
 ):
@@ -227,13 +246,17 @@ def test_differences_are_judged_by_the_combined_error():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("figure", "19"), "unknown figure '19'"),
+        (("figure", "19"), "unknown figure '19': they are numbered 1 to 18"),
         (("table1", "--rows=0"), "unknown row '0'"),
         (("table1", "--scale=cpuu"), "unknown scale 'cpuu'; nearest: cpu"),
         (("table1", "--only=adm"), "unknown run 'adm'; nearest:"),
         (("table1", "--seeds=a"), "--seeds=a: whole numbers"),
         (("verify", "/nowhere"), "/nowhere is not a folder"),
-        (("figure", "6", "--manifest=/nowhere/x"), "--manifest=/nowhere/x cannot be written"),
+        (("figure", "6", "--manifest=/nowhere/x"), "--manifest: /nowhere/x is not a file in an"),
+        (("figure", "6", "--manifest="), "--manifest: a path is empty"),
+        (("table1", "--draw-only", "--results=none"), "nothing to draw: none/records/cpu has none"),
+        (("figure", "7", "--draw-only", "--results=none"), "none of the 8 runs"),
+        (("study", "--draw-only", "--results=none"), "nothing to draw"),
     ],
 )
 def test_bad_arguments_are_one_line(monkeypatch, capsys, arguments, message):

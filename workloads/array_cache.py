@@ -7,7 +7,6 @@ checksum appear together in one atomic rename, and a file that was cut short or 
 import contextlib
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +14,10 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from rkbench import files
+from rkbench import files, paths
 from rkbench.errors import UserError
 
 Arrays = dict[str, np.ndarray]
-
-
-def folder() -> Path:
-    """`$RKBENCH_CACHE_DIR`, else `$XDG_CACHE_HOME/rkbench`, else `~/.cache/rkbench`."""
-    if chosen := os.environ.get("RKBENCH_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkbench"
 
 
 def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
@@ -35,8 +27,11 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     read or written costs only time: the arrays are returned all the same, with a warning. What a
     killed process left half-written is removed.
     """
-    files.remove_abandoned(folder())
-    for path in folder().glob(f"{key}-*.npz"):
+    folder = paths.cache_folder()
+    if folder is None:
+        return make()
+    files.remove_abandoned(folder)
+    for path in folder.glob(f"{key}-*.npz"):
         try:
             arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
             if arrays is not None:
@@ -47,7 +42,7 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
             logging.warning("cannot use the cached dataset %s: %s", path, error)
     arrays = make()
     try:
-        _write(key, arrays)
+        _write(folder, key, arrays)
     except (OSError, UserError) as error:
         logging.warning("cannot cache %s, next time will be as slow: %s", key, error)
     return arrays
@@ -55,7 +50,8 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
 
 def remove(key: str) -> None:
     """Removes what is kept under `key`, if it can."""
-    for path in folder().glob(f"{key}-*.npz"):
+    folder = paths.cache_folder()
+    for path in folder.glob(f"{key}-*.npz") if folder is not None else ():
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -71,11 +67,11 @@ def _read(path: Path, checksum: str) -> Arrays | None:
         return None
 
 
-def _write(key: str, arrays: Arrays) -> None:
+def _write(folder: Path, key: str, arrays: Arrays) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     data = buffer.getbuffer()
     checksum = hashlib.sha256(data).hexdigest()
-    folder().mkdir(parents=True, exist_ok=True)
-    with files.replacing(folder() / f"{key}-{checksum}.npz") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.replacing(folder / f"{key}-{checksum}.npz") as file:
         file.write(data)

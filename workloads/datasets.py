@@ -134,7 +134,7 @@ def load(name: str, data_dir: str | None = None) -> ArrayDataset:
 
     `data_dir` is a TFDS folder (see `TfdsSource.locate`); "digits" comes with scikit-learn and
     needs none. Only the first load of a dataset imports TensorFlow, or scikit-learn: later ones
-    read plain arrays from `array_cache.folder()`.
+    read plain arrays from `rkbench.paths.cache_folder()`.
 
     Raises UserError for an unknown name, for data that is neither there nor downloadable, and for
     data that is damaged.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from rkbench import paths
 from rkbench.errors import UserError
 from workloads import tfds_checks
 
@@ -41,8 +42,7 @@ class TfdsSource:
         `data_dir` is the one given, else `$TFDS_DATA_DIR`, else TFDS's default. Raises UserError
         where the data is neither there nor downloadable.
         """
-        root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-        root = root.expanduser()
+        root = paths.data_folder(data_dir)
         prepared = root / self.name / self.version
         if not (prepared / "dataset_info.json").is_file():
             self._prepare(root)

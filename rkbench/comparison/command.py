@@ -11,16 +11,17 @@ import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 
 
 def run(argv: list[str]) -> None:
     """Draws the pictures that the command line asks for."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for pictures")
+    parser.add_argument("folders", nargs="+", type=folder_path, metavar="DIR")
+    parser.add_argument("--output", type=folder_path, required=True, help="folder for pictures")
     parser.add_argument("--metric", help="default: test/accuracy, or what there is instead")
     parser.add_argument(
         "--target",

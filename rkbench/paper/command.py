@@ -12,7 +12,7 @@ import sys
 import time
 
 from rkbench import preemption
-from rkbench.command_line import Parser, folder_path
+from rkbench.command_line import Parser, folder_path, output_path
 from rkbench.errors import UserError, unknown
 from rkbench.paper import input_scaling, plan, study
 from rkbench.paper.figures import FIGURES
@@ -37,7 +37,8 @@ def run(argv: list[str]) -> None:
     places = plan.Places(results, arguments.runs, arguments.scale)
     table = plan.table_runs(rows, arguments.scale)
     wanted = [*table, *plan.figure_runs(figures), *studied]
-    jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), arguments.only)
+    only = [] if arguments.only is None else arguments.only.split(",")
+    jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), only)
     if arguments.manifest:
         _write_manifest(jobs, arguments)
     if arguments.dry_run:
@@ -45,12 +46,18 @@ def run(argv: list[str]) -> None:
     if arguments.dry_run or arguments.manifest:
         return
     failed: dict[str, str] = {}
-    if not arguments.draw_only:
+    if arguments.draw_only:
+        _check_drawable(places, [run for run in wanted if not only or run.is_one_of(only)])
+    else:
         with preemption.handled():
             from rkbench.paper.train import train
 
             failed = train(jobs, places)
-    _draw(places, rows, figures, arguments.axis)
+    if only:
+        own = {row: plan.table_runs([row], arguments.scale) for row in rows}
+        rows = [row for row in rows if any(run.is_one_of(only) for run in own[row])]
+        figures = [number for number in figures if FIGURES[number].only(only).runs]
+    _draw(places, rows, figures, arguments.axis, only)
     if studied:
         _draw_study(places)
     if failed:
@@ -68,11 +75,13 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     elif what != "study":
         parser.add_argument("--rows", help="of the table, as 1,3; default: all")
     parser.add_argument("--scale", default="cpu", help=", ".join(SCALES))
-    parser.add_argument("--only", help="only runs whose name contains one of these words: a,b")
+    parser.add_argument(
+        "--only", help="train and draw only runs whose name contains one of these words: a,b"
+    )
     parser.add_argument("--seeds", help="instead of the scale's, as 0,1,2")
     parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
     parser.add_argument(
-        "--manifest", type=pathlib.Path, help="write the missing runs to this file, for scripts/"
+        "--manifest", type=output_path, help="write the missing runs to this file, for scripts/"
     )
     parser.add_argument(
         "--no-hours",
@@ -104,7 +113,7 @@ def _numbers(text: str | None, last: int, kind: str) -> list[int]:
     words = list(valid) if text is None else [word.strip() for word in text.split(",")]
     for word in words:
         if word not in valid:
-            raise unknown(kind, word, valid)
+            raise UserError(f"unknown {kind} {word!r}: they are numbered 1 to {last}")
     return list(dict.fromkeys(valid[word] for word in words))
 
 
@@ -164,14 +173,24 @@ def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
             print(job.command(places.workdir(job.run)))
 
 
-def _draw(places: plan.Places, rows: list[int], figures: list[int], axis: str) -> None:
+def _check_drawable(places: plan.Places, runs: list[PaperRun]) -> None:
+    if not places.records(runs):
+        raise UserError(
+            f"nothing to draw: {places.results}/records/{places.scale} has none of the {len(runs)} "
+            "runs; without --draw-only they are trained first"
+        )
+
+
+def _draw(
+    places: plan.Places, rows: list[int], figures: list[int], axis: str, only: list[str]
+) -> None:
     from rkbench.paper import drawing
 
     begin, files = time.monotonic(), []
     if rows:
         files += drawing.draw_table(places, rows)
     for number in figures:
-        drawn = drawing.draw_figure(places, number, axis)
+        drawn = drawing.draw_figure(places, number, axis, only)
         files += drawn
         if not drawn:
             print(f"figure {number}: none of its runs has a record yet", file=sys.stderr)

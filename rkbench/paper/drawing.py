@@ -1,7 +1,7 @@
 """Writes the table and the figures, and notes in `manifest.json` how each was made."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rkbench import errors, heatmap, plotting, schemas
@@ -25,12 +25,15 @@ def draw_table(places: Places, rows: Iterable[int]) -> list[pathlib.Path]:
     return _write(places, table1.texts(table1.lines(places, rows), places.scale))
 
 
-def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib.Path]:
+def draw_figure(
+    places: Places, number: int, axis: str = "step", only: Sequence[str] = ()
+) -> list[pathlib.Path]:
     """Writes `figures/figNN.{png,pdf,csv}`, and the companion at equal gradient evaluations.
 
-    Nothing is written for a figure none of whose runs has a record.
+    Nothing is written for a figure none of whose runs has a record. What was drawn by choice, on
+    another axis or of some runs only, has a name of its own and is no part of the manifest.
     """
-    spec = FIGURES[number]
+    spec = FIGURES[number].only(only)
     records = places.records(spec.runs)
     if not records:
         return []
@@ -39,10 +42,11 @@ def draw_figure(places: Places, number: int, axis: str = "step") -> list[pathlib
     axes = [axis] if spec.timed or axis != "step" else [axis, COMPANION]
     files = []
     for one in axes:
-        name = file_name(number, one)
-        files += plotting.draw(figure(number, places.scale, one, records), folder / name)
-        entry = {"scale": places.scale, "number": number, "axis": one}
-        _note(places, f"figures/{name}", entry)
+        name = file_name(number, one, only)
+        files += plotting.draw(figure(number, places.scale, one, records, only), folder / name)
+        if axis == "step" and not only:
+            entry = {"scale": places.scale, "number": number, "axis": one}
+            _note(places, f"figures/{name}", entry)
     return files
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rkbench import summary
 from rkbench.paper.runs import (
@@ -55,6 +55,18 @@ class FigureSpec:
     def runs(self) -> tuple[PaperRun, ...]:
         """Every run in it, once."""
         return tuple(dict.fromkeys(run for panel in self.panels for run in panel.runs))
+
+    def only(self, words: Sequence[str]) -> "FigureSpec":
+        """The same of those runs alone whose names contain one of the words; () is no choice."""
+        if not words:
+            return self
+        panels = [
+            dataclasses.replace(
+                panel, runs=tuple(run for run in panel.runs if run.is_one_of(words))
+            )
+            for panel in self.panels
+        ]
+        return dataclasses.replace(self, panels=tuple(panel for panel in panels if panel.runs))
 
 
 DATASETS = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
@@ -164,9 +176,14 @@ FIGURES: Mapping[int, FigureSpec] = {
 }
 
 
-def figure(number: int, scale: str, axis: str, records: Mapping[str, Run]) -> Figure:
-    """A figure with its runs' records, by the runs' names; a run without one is left out, named."""
-    spec = FIGURES[number]
+def figure(
+    number: int, scale: str, axis: str, records: Mapping[str, Run], only: Sequence[str] = ()
+) -> Figure:
+    """A figure with its runs' records, by the runs' names; a run without one is left out, named.
+
+    `only` chooses among its runs; see `FigureSpec.only`.
+    """
+    spec = FIGURES[number].only(only)
     panels = tuple(
         Panel(
             panel.title,
@@ -200,6 +217,7 @@ def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
     return " ".join(parts)
 
 
-def file_name(number: int, axis: str = "step") -> pathlib.PurePath:
-    """fig07, or fig07-grad_evals for another axis than the paper's."""
-    return pathlib.PurePath(f"fig{number:02d}" + ("" if axis == "step" else f"-{axis}"))
+def file_name(number: int, axis: str = "step", only: Sequence[str] = ()) -> pathlib.PurePath:
+    """fig07; fig07-grad_evals for another axis than the paper's; fig07-adam+rk4 of these runs."""
+    choices = [*([] if axis == "step" else [axis]), *(["+".join(only)] if only else [])]
+    return pathlib.PurePath("-".join([f"fig{number:02d}", *choices]))

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rkbench import errors
@@ -120,18 +120,15 @@ def timing_group(run: PaperRun) -> tuple[PaperRun, ...] | None:
     return next((group for group in TIMING.values() if run in group), None)
 
 
-def select(jobs: list[Job], only: str | None) -> list[Job]:
-    """The jobs whose name contains one of the words of `only`, parted by commas.
+def select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
+    """The jobs whose name contains one of the words of `only`; () selects all.
 
     Raises UserError where a word is in no name.
     """
-    if only is None:
-        return jobs
-    words = only.split(",")
-    for word in words:
-        if not word or not any(word in job.run.name for job in jobs):
+    for word in only:
+        if not word or not any(job.run.is_one_of([word]) for job in jobs):
             raise errors.unknown("run", word, [job.run.name for job in jobs])
-    return [job for job in jobs if any(word in job.run.name for word in words)]
+    return [job for job in jobs if not only or job.run.is_one_of(only)]
 
 
 def _seeds(run: Run | None) -> set[int]:

@@ -1,7 +1,7 @@
 """Every run behind Table 1 and the figures, as data: nothing else knows a run by name."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -26,6 +26,10 @@ class PaperRun:
         """A name of its own: also that of the folder with its record."""
         words = [self.config, *self.variant.replace("=", "_").split(",")]
         return "-".join(words) + ("-timing" if self.kind.startswith("timing") else "")
+
+    def is_one_of(self, words: Iterable[str]) -> bool:
+        """Whether the name contains one of the words."""
+        return any(word in self.name for word in words)
 
     def get_config(self, settings: Mapping[str, Any], seeds: tuple[int, ...]) -> Any:
         """The config with a scale's settings and these seeds, locked."""

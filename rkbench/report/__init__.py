@@ -12,6 +12,7 @@ import sys
 import time
 
 from rkbench import files
+from rkbench.command_line import Parser, file_path, folder_path
 from rkbench.errors import UserError
 
 MAX_POINTS = 1_000
@@ -19,13 +20,13 @@ MAX_POINTS = 1_000
 
 def run(argv: list[str]) -> None:
     """Writes the report that the command line asks for."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "folders", nargs="+", type=pathlib.Path, metavar="DIR", help="holds runs, at any depth"
+        "folders", nargs="+", type=folder_path, metavar="DIR", help="holds runs, at any depth"
     )
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("report.html"))
+    parser.add_argument("-o", "--output", type=file_path, default=pathlib.Path("report.html"))
     parser.add_argument(
         "--max_points",
         type=int,

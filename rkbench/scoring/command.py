@@ -6,7 +6,6 @@ damaged or there twice is left out and named. With a target, times to it are med
 a seed that misses it takes for ever.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rkbench import tables
+from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 from rkbench.files import write_text
 
@@ -23,15 +23,15 @@ MISSED = "missed"
 
 def run(argv: list[str]) -> None:
     """Prints the tables, and writes them where that is asked for."""
-    parser = argparse.ArgumentParser(prog=argv[0], description=__doc__)
-    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
+    parser = Parser(prog=argv[0], description=__doc__)
+    parser.add_argument("folders", nargs="+", type=folder_path, metavar="DIR")
     parser.add_argument("--metric", default="test/accuracy", help="default: test/accuracy")
     parser.add_argument(
         "--target", help="of the metric, as 0.95 or mnist_mlp=0.97,fashion_mlp=0.87"
     )
     parser.add_argument("--reference", help="method to compare with; default: each task's best")
     parser.add_argument(
-        "--output", type=pathlib.Path, help="folder for the tables, as CSV, JSON and text"
+        "--output", type=folder_path, help="folder for the tables, as CSV, JSON and text"
     )
     arguments = parser.parse_args(argv[1:])
     goals = None if arguments.target is None else targets(arguments.target)
@@ -52,11 +52,18 @@ def targets(text: str) -> Mapping[str, float] | float:
     """What --target says: one number for all, or {task or workload: number}."""
     try:
         if "=" not in text:
-            return float(text)
+            return _finite(text)
         pairs = (part.rsplit("=", 1) for part in text.split(","))
-        return {name.strip(): float(number) for name, number in pairs}
+        return {name.strip(): _finite(number) for name, number in pairs}
     except ValueError as error:
         raise UserError(f"--target={text}: a number, or task=number,... is needed") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 def write(found: Any, folder: pathlib.Path) -> list[pathlib.Path]:

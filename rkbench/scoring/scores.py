@@ -115,8 +115,12 @@ def score(
       targets: one for all tasks, or {task or workload: target}; None: no times to a target.
 
     Raises:
-      UserError: no log has the metric, or a target is for a task that is not there.
+      UserError: no run is finished, no log has the metric, a target is for a task that is not there
+        or is an accuracy outside 0 to 1.
     """
+    if not collection.settings:
+        reasons = "; ".join(map(str, collection.omissions[:3])) or "there is no run"
+        raise UserError(f"there is nothing to score: {reasons}")
     with_metric = with_methods(
         [s for s in collection.settings if any(log.has(metric) for log in s.logs)]
     )
@@ -130,6 +134,10 @@ def score(
     scores = []
     for setting in with_metric:
         target = _target(setting, targets)
+        if target is not None and metric.endswith("accuracy") and not 0 <= target <= 1:
+            raise UserError(
+                f"target {target:g}: an accuracy is a fraction, as 0.97, not in percent"
+            )
         outcomes = tuple(outcome(log, metric, target) for log in setting.logs)
         scores.append(Score(setting, metric, target, outcomes))
     return scores

@@ -15,10 +15,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags, logging
-from ml_collections import config_flags
+from absl import flags
 
-from rkbench import command_line, preemption
+from rkbench import command_line, config_flag, paths, preemption
 from rkbench.errors import UserError
 
 SPACES = "configs/sweeps"
@@ -26,11 +25,8 @@ SPACES = "configs/sweeps"
 
 def run(argv: list[str]) -> None:
     """Runs the sweep of a command line and prints what came out."""
-    if "--help" in argv[1:] or "-h" in argv[1:]:
-        print(f"{__doc__}\n{_flags(argv).module_help(__name__)}")
-        return
-    logging.set_verbosity(logging.WARNING)
-    values = _parsed(argv)
+    values: Any = _flags()
+    command_line.parse_flags(argv, values)
     for name, meaning in (("config", "the preset"), ("space", "the search space")):
         if getattr(values, name) is None:
             raise UserError(f"--{name} is missing: {meaning}")
@@ -40,10 +36,10 @@ def run(argv: list[str]) -> None:
     from rkbench.sweep import plan, space  # JAX loads only when it is needed
 
     protocol = _protocol(values)
-    workdir = pathlib.Path(values.workdir)
-    spaces = space.load(command_line.find_file("space", values.space, SPACES, "[a-z]*_*.py"))
+    workdir = paths.local(values.workdir)
+    spaces = space.load(config_flag.find_file("space", values.space, SPACES, "[a-z]*_*.py"))
     tunings = []
-    for config in _configs(argv, values, protocol.gradient_evaluations is not None):
+    for config in _configs(values, protocol.gradient_evaluations is not None):
         own = space.of_optimizer(spaces, config)
         tunings.append(plan.tuning(config, own, protocol, workdir))
     with preemption.handled():
@@ -96,11 +92,8 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         raise UserError(f"{len(trainer.failures)} runs failed: {failed}")
 
 
-def _flags(argv: list[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file and variant", values, sys_argv=argv
-    )
+def _flags() -> flags.FlagValues:
+    values = command_line.flag_values(__name__)
     text, number, numbers = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list
     own: dict[str, Any] = {"flag_values": values}
     text("space", None, f"Search space, a file as {SPACES}/learning_rate.py", **own)
@@ -116,15 +109,6 @@ def _flags(argv: list[str]) -> flags.FlagValues:
     numbers("tuning_seeds", ["100"], "Seeds of every trial", **own)
     numbers("seeds", ["0", "1", "2", "3", "4"], "Reporting seeds, of what is chosen", **own)
     text("shard", "1/1", "i/n: every n-th trial, from the i-th", **own)
-    return values
-
-
-def _parsed(argv: list[str]) -> flags.FlagValues:
-    """The flags; an argument that is none is an error."""
-    values = _flags(argv)
-    rest = command_line.parse_flags(argv, values)
-    if len(rest) > 1:
-        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.FIELD=VALUE")
     return values
 
 
@@ -144,9 +128,9 @@ def _protocol(values: Any) -> Any:
     )
 
 
-def _configs(argv: list[str], values: Any, has_budget: bool) -> list[Any]:
+def _configs(values: Any, has_budget: bool) -> list[Any]:
     """The config of each optimizer, with the overrides of the command line."""
-    given = config_flags.get_override_values(values["config"])
+    given = values.config.overrides
     for field, instead in (("seeds", "--tuning_seeds and --seeds"), ("eval_test", "nothing")):
         if field in given:
             raise UserError(f"--config.{field} is the sweep's own; there is {instead} instead")
@@ -155,8 +139,8 @@ def _configs(argv: list[str], values: Any, has_budget: bool) -> list[Any]:
     names = list(values.optimizers)
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--optimizers names {repeated[0]!r} twice")
-    found = [_parsed(command_line.with_variant(argv, name)).config for name in names]
-    return [_prepared(config, given) for config in found or [values.config]]
+    found = [values.config.config(name) for name in names or [None]]
+    return [_prepared(config, given) for config in found]
 
 
 def _prepared(config: Any, given: Any) -> Any:

@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from rkbench import paths
 from rkbench.errors import UserError
 from workloads import tfds_checks
 
@@ -33,12 +33,6 @@ class Example:
     file_name: str
 
 
-def root(data_dir: str | None) -> Path:
-    """The TFDS folder: `data_dir`, else `$TFDS_DATA_DIR`, else TFDS's default."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
-
-
 def file_format(folder: Path) -> str | None:
     """The "fileFormat" that TFDS wrote into `folder`; None where no dataset is prepared there."""
     try:
@@ -50,12 +44,12 @@ def file_format(folder: Path) -> str | None:
 
 
 def locate(data_dir: str | None = None) -> Path:
-    """The folder with the dataset in ArrayRecord form: in `root(data_dir)`, or as converted there.
+    """The folder with the dataset in ArrayRecord form: in the TFDS folder, or as converted there.
 
     Raises UserError where there is none, with the remedy.
     """
-    prepared = root(data_dir) / NAME / VERSION
-    converted = root(data_dir) / CONVERTED / NAME / VERSION
+    root = paths.data_folder(data_dir)
+    prepared, converted = (folder / NAME / VERSION for folder in (root, root / CONVERTED))
     for folder in (prepared, converted):
         if file_format(folder) == "array_record":
             return folder
@@ -67,7 +61,7 @@ def locate(data_dir: str | None = None) -> Path:
         )
     raise UserError(
         f"{prepared} is in {file_format(prepared)} form, which cannot be read at random; convert "
-        f"it once: rkbench convert --dataset={NAME} --data_dir={root(data_dir)}"
+        f"it once: rkbench convert --dataset={NAME} --data_dir={root}"
     )
 
 
