@@ -63,6 +63,9 @@ def convert(source: Path, target: Path, watch: Watch = _unwatched) -> Log:
         raise UserError(f"{source} is not a dataset of TFDS: {error}") from error
     staging = target.with_name(f"{target.name}.incomplete")
     staging.mkdir(parents=True, exist_ok=True)
+    for path in (staging, *staging.iterdir()):
+        if path.is_symlink():  # TFDS would write through it
+            raise UserError(f"{path} is in the way: it must be no link")
     done = _read_log(staging)
     for split, split_info in info.splits.items():
         examples = split_info.num_examples
