@@ -9,6 +9,7 @@ holds whole arrays: it can be restored on another mesh, with other processes.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -194,12 +195,16 @@ class Checkpoints:
             raise OSError(f"cannot write a checkpoint in {self.folder}: {reason}") from error
 
 
+# Something else has the place of a file: damage, as any other content is.
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+
+
 def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
     """Raises an OSError where `error` comes from a file that cannot be read at all.
 
     Orbax's storage raises the same kind of error for that and for damage, so the files are read.
     """
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _NO_FILE:
         raise OSError(f"cannot read the checkpoint {folder}: {error}") from error
     for path in folder.rglob("*"):
         try:
@@ -208,9 +213,9 @@ def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
             with open(path, "rb") as file:
                 while file.read(1 << 20):
                     pass
-        except FileNotFoundError:
-            continue  # a link to nothing
         except OSError as failure:
+            if failure.errno in _NO_FILE:
+                continue
             raise OSError(f"cannot read the checkpoint {folder}: {failure}") from error
 
 

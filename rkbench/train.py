@@ -51,7 +51,7 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
             return run.record
         by_size = {len(seeds): experiment.of_group(seeds) for seeds in groups}
         for seeds in groups:
-            _check_fit(run, by_size[len(seeds)], seeds, _checkpoints(run, seeds))
+            _check_resumable(run, by_size[len(seeds)], seeds, _checkpoints(run, seeds))
         with _running(experiment, [run]) as (log,):
             for seeds in groups:
                 lanes = tuple(Lane(run, log, seed) for seed in seeds)
@@ -97,7 +97,7 @@ def train_side_by_side(
             for run, (one, _) in zip(runs, left, strict=True)
             for seed in one.config.seeds
         ]
-        _check_fit(runs[0], together, tuple(seed for _, seed in seeds), checkpoints)
+        _check_resumable(runs[0], together, tuple(seed for _, seed in seeds), checkpoints)
         logs = dict(zip(runs, stack.enter_context(_running(together, runs)), strict=True))
         Group(
             together, tuple(Lane(run, logs[run], seed) for run, seed in seeds), checkpoints
@@ -117,7 +117,7 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
     data = experiment.workload.provenance
     for run in runs:
         run.check_data(data)
-        run.check_numerics()
+        run.check_numerics()  # of all runs, before one of them is written
     for run in runs:
         finished = set(_finished_seeds(run))
         logs = run.record.get("logs", {})
@@ -204,10 +204,11 @@ def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, str]:
     return finished
 
 
-def _check_fit(
+def _check_resumable(
     run: Workdir, experiment: Experiment, seeds: tuple[int, ...], checkpoints: pathlib.Path
 ) -> None:
-    """Raises a UserError, before anything is written, where checkpoints do not fit the program."""
+    """Raises a UserError, before anything is written, where the run cannot go on as it began."""
+    run.check_numerics()
     try:
         check_fit(checkpoints, experiment.program.shapes(seeds))
     except errors.UserError as error:

@@ -24,6 +24,12 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def interrupt_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def at_call(owner, name, call, before=None, after=None):
     """The `call`-th call of `owner.name` does `before` or `after` as well."""
     original = getattr(owner, name)
@@ -108,6 +114,7 @@ FAULTS = KILLS | {
         Checkpoints, "save", call, None, lambda: later(seconds)
     ),
     "SIGTERM between steps": lambda call: at_call(Program, "advance", call, terminate),
+    "Ctrl-C twice between steps": lambda call: at_call(Program, "advance", call, interrupt_twice),
     "SIGTERM while a checkpoint is written": lambda call: at_call(
         Checkpoints, "save", call, None, terminate
     ),

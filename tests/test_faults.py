@@ -153,6 +153,16 @@ def test_sigterm_saves_and_exits_with_75_within_the_time_of_grace(tmp_path, comm
     check_same(tmp_path, uninterrupted)
 
 
+def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path, command, uninterrupted):
+    code, output = command(tmp_path, "Ctrl-C twice between steps", call=3)
+    assert code == 130, output
+    assert "rkbench: interrupted a second time; the same command resumes" in output
+    assert "Traceback" not in output
+    assert not list(tmp_path.glob("checkpoints/seed-0/[0-9]*"))  # nothing was saved any more
+    assert command(tmp_path)[0] == 0
+    check_same(tmp_path, uninterrupted)
+
+
 def test_a_full_disk_ends_the_run_with_74_and_room_lets_it_go_on(tmp_path, command, uninterrupted):
     code, output = command(tmp_path, "full disk", call=2)
     assert code == 74, output

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from console import rkbench
 from resuming import Killed, final_checksums, interrupt, log, outcomes
 
 from configs import digits_mlp
@@ -158,6 +159,43 @@ def test_where_nothing_trains_the_command_ends_on_the_spot(number, code, capsys)
         interrupt_where_nothing_trains(number)
     assert raised.value.code == code
     assert capsys.readouterr().err == "rkbench: interrupted; the same command resumes\n"
+
+
+COMMANDS = {
+    "train": ("rkbench.train.train_and_evaluate", ["--config=configs/digits_mlp.py:adam"]),
+    "quickstart": ("rkbench.quickstart._train", []),
+    "sweep": (
+        "rkbench.sweep.command.sweep",
+        ["--config=configs/digits_mlp.py:adam", "--space=configs/sweeps/learning_rate.py"],
+    ),
+    "table1": ("rkbench.paper.train.train", []),
+    "figure": ("rkbench.paper.train.train", ["2"]),
+    "paper": ("rkbench.paper.train.train", []),
+    "study": ("rkbench.paper.train.train", []),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_every_command_that_trains_ends_with_one_line(
+    tmp_path, monkeypatch, capsys, command, number, code
+):
+    trains, arguments = COMMANDS[command]
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(trains, interrupted)
+    monkeypatch.chdir(tmp_path)
+    if command in ("train", "sweep", "quickstart"):
+        arguments = [*arguments, f"--workdir={tmp_path}"]
+    else:
+        arguments = [*arguments, "--scale=smoke", f"--runs={tmp_path}"]
+    assert rkbench(monkeypatch, command, *arguments) == code
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rkbench")]
+    assert told == ["rkbench: interrupted; the same command resumes"]
 
 
 def test_a_ctrl_c_that_is_ignored_stays_ignored():
