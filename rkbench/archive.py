@@ -8,14 +8,15 @@ archived as it is: every run in its place, and `sweep.json`.
 
 import gzip
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import tqdm
 
-from rkbench import records, run_record, schemas, summary
+from rkbench import files, records, run_record, schemas, summary
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
 from rkbench.records import Run, read_object
@@ -48,14 +49,20 @@ def archive(runs: Sequence[Run], folder: pathlib.Path) -> dict[str, Any]:
     """
     record = merged(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "metrics.tmp"
-    with open(temporary, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+    with files.replacing(folder / "run.json") as file:  # the two appear together
+        file.write(json.dumps(record, indent=2).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        with files.replacing(folder / "metrics.jsonl.gz") as log:
+            _pack(runs, log)
+    return record
+
+
+def _pack(runs: Sequence[Run], log: BinaryIO) -> None:
+    with gzip.GzipFile("", "wb", fileobj=log, mtime=0) as packed:
         for entry, run in _owners(runs):
             for line in run.lines(entry["seed"]):
                 packed.write(json.dumps(line).encode() + b"\n")
-    temporary.replace(folder / "metrics.jsonl.gz")
-    run_record.write_json(folder / "run.json", record)
-    return record
 
 
 def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
@@ -66,12 +73,18 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     """
     from rkbench.scoring.collect import find
 
-    runs = find([folder])
+    def is_ours(path: pathlib.Path) -> bool:  # not of an earlier archive below the folder
+        inside = output.resolve() != folder.resolve()
+        return not (inside and path.resolve().is_relative_to(output.resolve()))
+
+    runs = [run for run in find([folder]) if is_ours(run.folder)]
+    if not runs:
+        raise UserError(f"{folder} holds no runs but those in {output}")
     for run in runs:
         merged([run])
     for run in tqdm.tqdm(runs, "archiving", unit="run", delay=1, disable=None):
         archive([run], output / run.folder.relative_to(folder))
-    for found in records.find(folder, SWEEP):
+    for found in filter(is_ours, records.find(folder, SWEEP)):
         path = found / SWEEP
         record = read_object(path, "a sweep's record", schemas.SweepRecord)
         record["command"] = _without_paths(record.get("command", []))
@@ -82,21 +95,23 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
 def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
-    config = run_record.comparable(first)
+    config, data = run_record.comparable(first), dict(first.get("data") or {})
     for run in runs:
         if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
         differing = run_record.differences(run_record.comparable(run.record), config)
-        if differing or run.record.get("data") != first.get("data"):
-            reason = "; ".join(differing) or "the data"
+        differing += run_record.data_differences(run.record.get("data") or {}, data)
+        if differing:
+            reason = "; ".join(differing)
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
+        data |= run.record.get("data") or {}
     owners = _owners(runs)
     seeds = [_confirmed(entry, run) for entry, run in owners]
     return {
         "config_hash": run_record.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
         "parts": _joined([part for run in runs for part in parts(run)]),
-        "data": first.get("data"),
+        "data": data or None,
         **_common_numerics(runs),
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),

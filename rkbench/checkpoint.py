@@ -9,11 +9,14 @@ holds whole arrays: it can be restored on another mesh, with other processes.
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import logging
 import pathlib
 import sys
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -28,12 +31,38 @@ from rkbench import distributed, errors
 PyTree = Any
 
 
-def _is_wanted(record: logging.LogRecord) -> bool:
-    """Not what Orbax reports, unless absl's verbosity is INFO or more.
+@functools.cache
+def _quiet_orbax() -> None:
+    """Silences what Orbax and its threads report, unless absl's verbosity is INFO or more.
 
-    It reports each missing metadata file at WARNING, and what it raises at ERROR too.
+    It reports each missing metadata file at WARNING, and what it raises at ERROR too. Where a write
+    fails, on a full disk say, its event loop closes; each write that ends after that, and each
+    failure beside the first, would print a traceback. What matters is raised by the next call.
     """
-    of_orbax = "orbax" in pathlib.PurePath(record.pathname).parts
+    logging.getLogger("absl").addFilter(lambda record: _is_wanted([record.pathname]))
+    logging.getLogger("asyncio").addFilter(lambda record: _is_wanted(_raised_in(record)))
+    usual = sys.unraisablehook
+
+    def hook(raised: "sys.UnraisableHookArgs") -> None:
+        late = (
+            isinstance(raised.exc_value, RuntimeError)
+            and str(raised.exc_value) == "Event loop is closed"
+        )
+        if not late:
+            usual(raised)
+
+    sys.unraisablehook = hook
+
+
+def _raised_in(record: logging.LogRecord) -> list[str]:
+    """The source files that the error of a log line came through."""
+    trace = record.exc_info[2] if record.exc_info else None
+    return [frame.filename for frame in traceback.extract_tb(trace)]
+
+
+def _is_wanted(files: list[str]) -> bool:
+    """Whether a log line that comes of these source files is not Orbax's; see `_quiet_orbax`."""
+    of_orbax = any("orbax" in pathlib.PurePath(file).parts for file in files)
     return not of_orbax or absl.logging.get_verbosity() >= absl.logging.INFO
 
 
@@ -56,7 +85,7 @@ class Checkpoints:
     KEPT = 2  # the newest and one to fall back to
 
     def __init__(self, folder: pathlib.Path):
-        logging.getLogger("absl").addFilter(_is_wanted)  # once, however often it is added
+        _quiet_orbax()
         self.folder = folder
         self.set_aside = 0
         self._manager = self._open()
@@ -166,12 +195,16 @@ class Checkpoints:
             raise OSError(f"cannot write a checkpoint in {self.folder}: {reason}") from error
 
 
+# Something else has the place of a file: damage, as any other content is.
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+
+
 def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
     """Raises an OSError where `error` comes from a file that cannot be read at all.
 
     Orbax's storage raises the same kind of error for that and for damage, so the files are read.
     """
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _NO_FILE:
         raise OSError(f"cannot read the checkpoint {folder}: {error}") from error
     for path in folder.rglob("*"):
         try:
@@ -180,9 +213,9 @@ def _raise_unreadable(folder: pathlib.Path, error: Exception) -> None:
             with open(path, "rb") as file:
                 while file.read(1 << 20):
                     pass
-        except FileNotFoundError:
-            continue  # a link to nothing
         except OSError as failure:
+            if failure.errno in _NO_FILE:
+                continue
             raise OSError(f"cannot read the checkpoint {folder}: {failure}") from error
 
 

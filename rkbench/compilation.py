@@ -1,10 +1,15 @@
 """How a workload is compiled: loops or single steps, and the cache of compiled programs."""
 
+import contextlib
 import os
+import pathlib
+import time
 
 import jax
 
 from rkbench import errors, paths
+
+_CLOCKS_DIFFER_SECONDS = 60.0  # those of machines that share a cache
 
 
 def compiled_loops(choice: str, convolves: bool) -> bool:
@@ -65,8 +70,40 @@ def enable_cache() -> None:
     """Keeps compiled programs between processes, so that the second start of a run is quick.
 
     A `JAX_COMPILATION_CACHE_DIR` of the user's own wins. Without a home folder there is no cache.
+    Entries that cannot be read, as a full disk leaves them, are removed: JAX would warn of them and
+    compile again at every start.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := paths.cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen and "://" not in chosen:
+        with contextlib.suppress(OSError):  # a cache that cannot be written
+            remove_unreadable(pathlib.Path(chosen))
+
+
+def remove_unreadable(folder: pathlib.Path) -> None:
+    """Removes what JAX could not read of a cache of compiled programs.
+
+    Each entry is looked at once: the time of the file `.checked` says which are older.
+    """
+    begin, checked = time.time() - _CLOCKS_DIFFER_SECONDS, folder / ".checked"
+    since = checked.stat().st_mtime if checked.exists() else 0.0
+    for path in folder.glob("*-cache"):
+        if path.stat().st_mtime >= since and not _is_readable(path.read_bytes()):
+            path.unlink(missing_ok=True)
+    if folder.is_dir():
+        os.close(os.open(checked, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
+        os.utime(checked, (begin, begin))
+
+
+def _is_readable(entry: bytes) -> bool:
+    from jax._src import compilation_cache
+
+    # JAX's own: how it compresses depends on what is installed. It is not part of its API.
+    decompress = getattr(compilation_cache, "decompress_executable", lambda found: True)
+    try:
+        return bool(decompress(entry))
+    except Exception:  # of zlib or zstd, each its own
+        return False

@@ -11,9 +11,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rkbench import errors
+from rkbench import errors, files
 from rkbench.command_line import Parser, output_path
-from rkbench.run_record import write_text
 
 EXAMPLES = 8  # of the gradient that is counted
 
@@ -185,7 +184,7 @@ def run(argv: list[str]) -> None:
         print(table())
     else:
         document = _document(arguments.output)
-        write_text(arguments.output, with_table(document, table()))
+        files.write_text(arguments.output, with_table(document, table()))
 
 
 def _document(path: pathlib.Path) -> str:

@@ -16,11 +16,11 @@ import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
-from rkbench import errors
+from rkbench import errors, files
 
 Record = dict[str, Any]
 
@@ -34,12 +34,12 @@ _decode = msgspec.json.Decoder(dict[_Name, _Whole | float | None]).decode
 class JsonLinesWriter:
     """A CLU `MetricWriter` that appends scalars to a file of JSON lines.
 
-    It has the methods of `clu.metric_writers.MetricWriter`, as which `tensorboard.py` registers it;
-    it does not inherit from it because importing CLU's writers imports TensorFlow.
+    It has the methods of `clu.metric_writers.MetricWriter`, as which `register_with_clu` registers
+    it; it does not inherit from it because importing CLU's writers imports TensorFlow.
     """
 
     def __init__(self, path: pathlib.Path):
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+        self._file = files.appending(path)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes one line."""
@@ -64,6 +64,13 @@ class JsonLinesWriter:
 
     write_summaries = write_images = write_videos = _refuse
     write_audios = write_texts = write_histograms = write_hparams = _refuse
+
+
+def register_with_clu() -> None:
+    """Makes `JsonLinesWriter` a `clu.metric_writers.MetricWriter`; imports TensorFlow."""
+    from clu import metric_writers
+
+    metric_writers.MetricWriter.register(JsonLinesWriter)
 
 
 def record(step: int, scalars: Mapping[str, Any]) -> Record:
@@ -186,12 +193,35 @@ def _line(found: Record) -> str:
 
 
 def keep_only(path: pathlib.Path, keep: Callable[[Record], bool]) -> None:
-    """Drops the records for which `keep` is false, and what is damaged, in one replacement."""
+    """Drops the records for which `keep` is false, and what is damaged, in one step.
+
+    Where only the end is dropped, which is the rule, the file is cut there: that needs no room on a
+    disk that may be full. Memory does not grow with the file.
+
+    Raises:
+      OSError: it cannot be written; nothing has changed then.
+    """
     if not path.exists():
         return
-    kept = path.with_suffix(".tmp")
-    with open(kept, "w", encoding="utf-8") as file:
-        file.writelines(_line(found) for found in sound(path) if keep(found))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(kept, path)
+    with contextlib.ExitStack() as stack:
+        copy: BinaryIO | None = None
+        end = place = 0  # of what is kept at the beginning, and of the lines so far
+        for found, line in _lines(path):
+            kept = found is not None and keep(found)
+            if kept and copy is None and end < place:  # the first line after a gap
+                copy = stack.enter_context(files.replacing(path))
+                _copy_beginning(path, end, copy)
+            place += len(line)
+            if kept and copy is not None:
+                copy.write(line)
+            elif kept:
+                end = place
+    if copy is None and end < place:
+        files.truncate(path, end)
+
+
+def _copy_beginning(path: pathlib.Path, size: int, target: BinaryIO) -> None:
+    with open(path, "rb") as file:
+        while part := file.read(min(size, 1 << 20)):
+            target.write(part)
+            size -= len(part)

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
+from rkbench import files
 from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
 from rkbench.texts import literal
@@ -120,12 +121,12 @@ def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]
     if layout is not None:
         layout.execute(canvas)  # once for both files: it takes as long as drawing
         canvas.set_layout_engine("none")
-    files = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
-    for file in files:
-        canvas.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
-    table = path.with_suffix(".csv")
-    table.write_text(numbers, encoding="utf-8")
-    return [*files, table]
+    drawings = {"png": None, "pdf": {"CreationDate": None}}
+    for kind, metadata in drawings.items():
+        with files.replacing(path.with_suffix(f".{kind}")) as file:
+            canvas.savefig(file, format=kind, metadata=metadata)
+    files.write_text(path.with_suffix(".csv"), numbers)
+    return [path.with_suffix(f".{kind}") for kind in (*drawings, "csv")]
 
 
 def points(figure: Figure) -> str:

@@ -10,6 +10,7 @@ import time
 
 from rkbench import preemption, tables
 from rkbench.command_line import Parser, folder_path
+from rkbench.files import write_text
 from rkbench.statistics import estimate, percent
 
 OPTIMIZERS = {
@@ -67,7 +68,7 @@ def _show(workdir: pathlib.Path) -> None:
     runs = {label: Run(workdir / name) for name, label in OPTIMIZERS.items()}
     rows = [_row(label, run) for label, run in runs.items()]
     table = workdir / "quickstart_table.csv"
-    table.write_text(tables.comma_separated([COLUMNS, *rows]), encoding="utf-8")
+    write_text(table, tables.comma_separated([COLUMNS, *rows]))
     print(tables.aligned([COLUMNS, *rows]))
     print(
         "mean ± standard error over seeds; the best accuracy is selected on the test set; gradient "

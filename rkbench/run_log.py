@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rkbench import metrics
+from rkbench import metrics, tensorboard
 from rkbench.tensorboard import TensorBoardThread
 from rkbench.train_step import StepMetrics
 
@@ -13,12 +13,12 @@ from rkbench.train_step import StepMetrics
 class RunLog:
     """The log of one run in its folder."""
 
-    def __init__(self, folder: pathlib.Path, tensorboard: bool, writes: bool = True):
+    def __init__(self, folder: pathlib.Path, event_files: bool, writes: bool = True):
         """`writes` is false in all but one of the processes of a run: nothing is logged there."""
         self._writes = writes
         self._path = folder / "metrics.jsonl"
         self._folder = folder
-        self._wants_tensorboard = tensorboard
+        self._wants_tensorboard = event_files
         self._writer: metrics.JsonLinesWriter | None = None
         self._logged = metrics.Fingerprint()
         self._tensorboard: TensorBoardThread | None = None
@@ -45,6 +45,7 @@ class RunLog:
             return
         self._close_writer()
         self._logged = metrics.Fingerprint()
+        kept = dict.fromkeys(seeds, 0)
 
         def known(record: metrics.Record) -> bool:
             if record["seed"] not in seeds:
@@ -52,13 +53,15 @@ class RunLog:
             if self._logged.lines == lines:
                 return False
             self._logged.add(record)
+            kept[record["seed"]] += 1
             return True
 
         metrics.keep_only(self._path, known)
         self._writer = metrics.JsonLinesWriter(self._path)
-        if self._wants_tensorboard and self._tensorboard is None:
-            logged = list(metrics.read(self._path))
-            self._tensorboard = TensorBoardThread(self._folder / "tensorboard", logged)
+        if self._wants_tensorboard:
+            if self._tensorboard is None:
+                self._tensorboard = TensorBoardThread(self._folder / "tensorboard")
+            self._tensorboard.begin(self._path, kept)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the seeds of the last `truncate` have logged so far; see `holds`."""
@@ -109,8 +112,18 @@ class RunLog:
             self._writer.close()
             self._writer = None
 
-    def close(self) -> None:
-        """Writes everything out."""
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        """Writes metrics.jsonl out; event files of a run that failed are left as they are."""
+        if kind is not None and self._tensorboard is not None:
+            self._tensorboard.cancel()
         self._close_writer()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+
+    def complete_event_files(self, record: Mapping[str, Any]) -> None:
+        """Waits for the event files of a run whose `record` is written, and mends them."""
+        if not self._writes or not self._wants_tensorboard:
+            return
+        if self._tensorboard is None or self._tensorboard.finish():
+            tensorboard.mend(self._folder, record)

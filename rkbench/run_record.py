@@ -19,7 +19,7 @@ import numpy as np
 
 from configs import default
 from configs.common import number
-from rkbench import __version__, errors, records
+from rkbench import __version__, errors, files, records
 
 Record = dict[str, Any]
 
@@ -107,23 +107,16 @@ def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
     return lines
 
 
+def data_differences(a: Mapping, b: Mapping) -> list[str]:
+    """The `differences` of two records' data; what is newer than one of them says nothing."""
+    newer = {"sha256"} - (a.keys() & b.keys())
+    one, other = ({k: v for k, v in data.items() if k not in newer} for data in (a, b))
+    return differences(one, other)
+
+
 def write_json(path: pathlib.Path, content: Record) -> None:
     """Replaces the file in one step: a reader or a crash sees the old content or the new."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """As `write_json`; where it fails, nothing is left behind."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 class Workdir:
@@ -191,7 +184,7 @@ class Workdir:
 
     def _check_same(self, field: str, here: Record, how: str) -> None:
         recorded = self.record.get(field)
-        if recorded and (differing := differences(recorded, plain(here))):
+        if recorded and (differing := data_differences(recorded, plain(here))):
             raise errors.UserError(f"{self.folder} was begun {how} {'; '.join(differing)}")
 
     def begin(self, **fields: Any) -> None:
@@ -268,26 +261,28 @@ def _why_not_extended(record: Record, recorded: Record, config: Record) -> str:
 
 
 # What a run makes in its folder: files, and folders.
-_FILES = ("run.json", "run.tmp", "metrics.jsonl", "metrics.tmp", ".lock")
+_FILES = ("run.json", "metrics.jsonl", ".lock")
 _FOLDERS = ("checkpoints", "tensorboard")
 
 
 def _check_entries(folder: pathlib.Path) -> None:
     """Raises a UserError where something of another kind has the place of a file or folder.
 
+    A link is refused: what it leads to may be anybody's.
+
     And where one cannot be written: better now than at the first checkpoint.
     """
     checkpoints = folder / "checkpoints"
     groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
     folders = [path for path in (*(folder / n for n in _FOLDERS), *groups) if os.path.lexists(path)]
-    files = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
+    plain = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
     for path in folders:
-        if not path.is_dir():
-            raise errors.UserError(f"{path} is in the way: it must be a folder")
-    for path in files:
-        if not path.is_file():
-            raise errors.UserError(f"{path} is in the way: it must be a file")
-    for path in (folder, *folders, *files):
+        if path.is_symlink() or not path.is_dir():
+            raise errors.UserError(f"{path} is in the way: it must be a folder, and no link")
+    for path in plain:
+        if path.is_symlink() or not path.is_file():
+            raise errors.UserError(f"{path} is in the way: it must be a file, and no link")
+    for path in (folder, *folders, *plain):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise errors.UserError(f"workdir {folder} cannot be written: {path} is read-only")
 
@@ -296,7 +291,7 @@ def _locked(folder: pathlib.Path):
     """The folder's lock file, held until it is closed; the kernel frees it when a process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a")  # noqa: SIM115 - held until close()
+        lock = files.appending(folder / ".lock")  # held until close()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", error)
         raise errors.UserError(f"workdir {folder} cannot be written: {reason}") from error

@@ -43,6 +43,7 @@ class Data(TypedDict, total=False):
     """The data of a run; `full_...`: of what is published."""
 
     name: Name
+    sha256: str
     subset: bool
     train_examples: Whole
     test_examples: Whole

@@ -46,6 +46,8 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
         if ended:
             if distributed.is_primary():
                 print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
+                with RunLog(workdir, experiment.config.tensorboard) as log:
+                    log.complete_event_files(run.record)
             return run.record
         by_size = {len(seeds): experiment.of_group(seeds) for seeds in groups}
         for seeds in groups:
@@ -126,14 +128,12 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
             logs={seed: logged for seed, logged in logs.items() if int(seed) in finished},
         )
     tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
+    written = [RunLog(run.folder, tensorboard, writes) for run in runs]
     try:
         for run in runs:
             distributed.check_shared(run.folder / "run.json")
         with contextlib.ExitStack() as stack:
-            yield [
-                stack.enter_context(contextlib.closing(RunLog(run.folder, tensorboard, writes)))
-                for run in runs
-            ]
+            yield [stack.enter_context(log) for log in written]
     except Exception as error:
         for run in runs:
             with contextlib.suppress(OSError):  # a full disk may be what `error` is
@@ -142,6 +142,8 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
     for run in runs:
         run.record.pop("error", None)
         run.write(**summary.of_run(run.record["seeds"]))
+    for run, log in zip(runs, written, strict=True):
+        log.complete_event_files(run.record)
 
 
 def _what_is_left(run: Workdir, experiment: Experiment) -> tuple[list[tuple[int, ...]], bool]:

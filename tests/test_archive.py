@@ -1,10 +1,13 @@
 """Records kept small: seeds joined, paths left out, numbers those of the log."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
 
 import pytest
+import resuming
 from console import rkbench
 
 from configs import digits_mlp
@@ -134,3 +137,35 @@ def test_nothing_is_archived_of_a_folder_with_an_unfinished_run(parts, tmp_path)
     with pytest.raises(UserError, match="is not finished: 'running'"):
         archive.archive_all(tmp_path / "runs", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_below_its_runs_does_not_hold_itself(parts, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(parts[0].folder.parent, runs)
+    (runs / "sweep.json").write_text('{"command": [], "sweep": {}, "seeds": [0]}')
+    for _ in range(2):
+        assert archive.archive_all(runs, runs / "archive") == 2
+    found = sorted(str(path.relative_to(runs)) for path in runs.rglob("*.json"))
+    assert found == [
+        *("archive/one/run.json", "archive/sweep.json", "archive/two/run.json"),
+        *("one/run.json", "sweep.json", "two/run.json"),
+    ]
+    shutil.rmtree(runs / "one")
+    shutil.rmtree(runs / "two")
+    with pytest.raises(UserError, match="holds no runs but those in"):
+        archive.archive_all(runs, runs / "archive")
+
+
+def test_a_full_disk_leaves_the_archive_as_it_was(parts, tmp_path, monkeypatch):
+    archive.archive(parts[:1], tmp_path)
+    before = resuming.contents(tmp_path)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for owner, name in ((archive, "_pack"), (os, "fsync"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(OSError, match="No space left"):
+                archive.archive([Run(tmp_path), parts[1]], tmp_path)
+        assert resuming.contents(tmp_path) == before

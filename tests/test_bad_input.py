@@ -540,7 +540,7 @@ def test_a_log_with_garbage_in_the_middle(command, garbage, packed):
 
 
 @pytest.mark.parametrize(
-    "name", ["run.json", "run.tmp", "metrics.jsonl", "metrics.tmp", ".lock", "checkpoints"]
+    "name", ["run.json", "metrics.jsonl", ".lock", "checkpoints", "tensorboard"]
 )
 @pytest.mark.parametrize("kind", ["folder", "loop", "dangling", "file", "socket"])
 def test_something_else_in_the_place_of_a_file_of_ours(name, kind):
@@ -555,7 +555,7 @@ def test_something_else_in_the_place_of_a_file_of_ours(name, kind):
         path.write_bytes(bytes(range(256)))
     else:
         os.mkfifo(path)
-    if kind == "file" and name in ("run.tmp", "metrics.tmp", ".lock"):
+    if (kind, name) in (("file", ".lock"), ("folder", "tensorboard")):
         return  # left by a crash
     before = contents(folder), sorted(os.listdir(folder))
     result = call("train", "--config=configs/digits_mlp.py:rk4", "--workdir=work")

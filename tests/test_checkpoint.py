@@ -1,10 +1,13 @@
 import itertools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rkbench import checkpoint
 from rkbench.checkpoint import Checkpoints, checksum
 
 
@@ -150,3 +153,14 @@ def test_the_checksum_tells_places_names_and_dtypes_apart():
         {"a": one["a"][None], "b": one["b"]},
     ]
     assert len({checksum(tree) for tree in [one, *others]}) == 6
+
+
+def test_a_write_that_ends_after_another_has_failed_prints_no_traceback(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    checkpoint._quiet_orbax.cache_clear()
+    Checkpoints(tmp_path).close()
+    errors = [RuntimeError("Event loop is closed"), RuntimeError("another")]
+    for error in errors:
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))  # pyright: ignore
+    assert [one.exc_value for one in told] == errors[1:]

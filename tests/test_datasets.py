@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 
+from rkbench import run_record
 from rkbench.errors import UserError
-from workloads import array_cache, datasets
+from workloads import array_cache, datasets, tfds_checks, tfds_source
 from workloads.tfds_source import TfdsSource
 
 
@@ -122,6 +123,16 @@ def test_a_cache_entry_is_used_as_long_as_it_is_whole(cache):
     assert [path for path in cache.iterdir() if path.suffix != ".npz"] == []
 
 
+def test_what_killed_processes_left_in_the_cache_is_removed(cache):
+    cache.mkdir()
+    (cache / ".rkbench-0123456789abcdef.tmp").write_bytes(b"half")
+    array_cache.cached("key", lambda: {"a": np.ones(2)})
+    (entry,) = cache.iterdir()
+    (cache / ".rkbench-0123456789abcdef.tmp").write_bytes(b"half")
+    array_cache.cached("key", lambda: pytest.fail("it is there"))
+    assert list(cache.iterdir()) == [entry]
+
+
 def test_a_cache_that_cannot_be_read_only_costs_time(cache):
     (cache / "key-0.npz").mkdir(parents=True)  # root may read any file, but no folder
     assert same(array_cache.cached("key", lambda: {"a": np.ones(3)}), {"a": np.ones(3)})
@@ -195,16 +206,139 @@ def test_a_subset_has_another_fingerprint(tmp_path):
 
 
 def test_a_damaged_folder_is_named(tmp_path, tfds_dir, cache):
-    damaged = tmp_path / "data" / "mnist" / "3.0.1"
-    shutil.copytree(
-        os.path.join(tfds_dir, "mnist", "3.0.1"), damaged, copy_function=shutil.copyfile
-    )
-    os.chmod(damaged, 0o755)
+    damaged = copied(tfds_dir, tmp_path / "data")
     (shard,) = damaged.glob("mnist-train*")
     shard.write_bytes(shard.read_bytes()[:1_000_000])
     with pytest.raises(UserError, match=f"cannot read {damaged}"):
         datasets.load("mnist", str(tmp_path / "data"))
     assert not list(cache.glob("*.npz"))
+
+
+def copied(tfds_dir, target, name="mnist"):
+    """A copy of the folder that may be changed."""
+    folder = target / name / "3.0.1"
+    shutil.copytree(os.path.join(tfds_dir, name, "3.0.1"), folder, copy_function=shutil.copyfile)
+    os.chmod(folder, 0o755)
+    return folder
+
+
+def test_data_of_other_content_are_other_data_though_names_and_sizes_are_the_same(
+    tmp_path, tfds_dir, cache
+):
+    """One image is stored in the place of another, with the old times."""
+    before = datasets.load("mnist", tfds_dir)
+    folder = copied(tfds_dir, tmp_path / "data")
+    same_content = datasets.load("mnist", str(tmp_path / "data"))
+    assert len(list(cache.glob("mnist-*.npz"))) == 1
+    (shard,) = folder.glob("mnist-test*")
+    content, stat = shard.read_bytes(), shard.stat()
+    frames, place = [], 0
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 8], "little") + 16
+        frames.append(content[place : place + length])
+        place += length
+    frames[0], frames[1] = frames[1], frames[0]
+    shard.write_bytes(b"".join(frames))
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = datasets.load("mnist", str(tmp_path / "data"))
+    assert before.fingerprint == same_content.fingerprint == after.fingerprint
+    assert before.sha256 == same_content.sha256
+    assert before.sha256 not in (None, after.sha256)
+    assert same({"image": after.test["image"][:2]}, {"image": before.test["image"][1::-1]})
+
+
+def test_digests_of_content_are_compared_where_both_records_have_them():
+    old, new = {"name": "mnist"}, {"name": "mnist", "sha256": "1"}
+    assert run_record.data_differences(old, new) == run_record.data_differences(new, old) == []
+    assert run_record.data_differences(new, new) == []
+    assert run_record.data_differences(new, new | {"sha256": "2"}) == ["sha256: '1' -> '2'"]
+
+
+def edited(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def feature(name, **fields):
+    return lambda found: found["featuresDict"]["features"][name].update(fields)
+
+
+def first_split(**fields):
+    return lambda found: found["splits"][0].update(fields)
+
+
+NESTED = {"json": '{"x": {"type": "evil_module.X", "content": {}}}'}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("features.json", feature("label", pythonClassName="evil_module.X"), "'evil_module.X'"),
+        ("features.json", feature("label", python_class_name="evil_module.X"), "no description"),
+        ("features.json", feature("label", jsonFeature=NESTED), "no description"),
+        ("features.json", feature("label", pythonClassName=["x"]), "no description"),
+        (
+            "features.json",
+            lambda found: found["featuresDict"]["features"].update(
+                more={"type": "evil_module.X", "content": {}}
+            ),
+            "no description",
+        ),
+        ("features.json", lambda found: found.update(pythonClassName="evil_module.X"), "no desc"),
+        ("features.json", lambda found: found["featuresDict"]["features"].pop("image"), "'image'"),
+        (
+            "features.json",
+            feature("image", image={"dtype": "uint8", "shape": {"dimensions": ["1000000000"] * 3}}),
+            "not uint8 of shape",
+        ),
+        ("features.json", feature("image", image={"dtype": "string"}), "not uint8 of shape"),
+        ("dataset_info.json", first_split(shardLengths=["4000000000000000000"]), "at most 60000"),
+        ("dataset_info.json", first_split(shardLengths=["-1"]), "at most 60000"),
+        ("dataset_info.json", first_split(shardLengths=["9" * 5000]), "at most 60000"),
+        ("dataset_info.json", first_split(shard_lengths=["1"]), "unknown field 'shard_lengths'"),
+        ("dataset_info.json", first_split(name="tarin"), "'tarin' cannot be"),
+        ("dataset_info.json", first_split(filepathTemplate="/etc/{SPLIT}"), "cannot have files"),
+        ("dataset_info.json", lambda found: found.update(name="../x"), "describes '../x'"),
+        ("dataset_info.json", lambda found: found.update(splits={}), "list of splits"),
+    ],
+)
+def test_a_folder_that_says_it_is_something_else_is_refused_before_tfds_reads_it(
+    tmp_path, tfds_dir, cache, monkeypatch, file, change, message
+):
+    folder = copied(tfds_dir, tmp_path / "data")
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tfds_source, "_import_tfds", lambda: pytest.fail("read by TFDS"))
+    edited(folder / file, change)
+    with pytest.raises(UserError, match=message) as caught:
+        datasets.load("mnist", str(tmp_path / "data"))
+    assert str(folder / file) in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert not list(cache.glob("*.npz"))
+
+
+def test_the_older_form_of_the_features_is_read(tmp_path, tfds_dir):
+    folder = copied(tfds_dir, tmp_path / "data")
+    name = "tensorflow_datasets.core.features."
+    image = {"shape": [28, 28, 1], "dtype": "uint8", "encoding_format": "png"}
+    old = {
+        "type": f"{name}features_dict.FeaturesDict",
+        "content": {
+            "image": {"type": f"{name}image_feature.Image", "content": image},
+            "label": {
+                "type": f"{name}class_label_feature.ClassLabel",
+                "content": {"num_classes": 10},
+            },
+        },
+    }
+    (folder / "features.json").write_text(json.dumps(old))
+    sizes = {"train": 60_000, "test": 10_000}
+    tfds_checks.check(folder, "mnist", (28, 28, 1), sizes)
+    old["content"]["label"]["type"] = "evil_module.X"
+    (folder / "features.json").write_text(json.dumps(old))
+    with pytest.raises(UserError, match="evil_module"):
+        tfds_checks.check(folder, "mnist", (28, 28, 1), sizes)
 
 
 def split(images, labels):

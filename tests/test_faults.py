@@ -167,6 +167,7 @@ def test_a_full_disk_ends_the_run_with_74_and_room_lets_it_go_on(tmp_path, comma
     code, output = command(tmp_path, "full disk", call=2)
     assert code == 74, output
     assert output.splitlines()[-1].startswith("rkbench: error: ")
+    assert "Traceback" not in output
     saved = [path.name for path in tmp_path.glob("checkpoints/seed-0/*") if path.name.isdigit()]
     assert saved in ([], ["15"])  # the first may be unfinished when the disk becomes full
     assert command(tmp_path)[0] == 0

@@ -277,6 +277,21 @@ def test_locate_finds_the_converted_form_or_says_what_to_do(folder, tmp_path, mo
     assert records.locate(str(tmp_path)) == converted
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("features.json", "tensorflow_datasets.core.features.text", "evil_module", "evil_module"),
+        (records.INFO, '"shardLengths": [', '"shardLengths": ["9999999999", ', "at most 1281167"),
+    ],
+)
+def test_a_folder_that_says_it_is_something_else_is_refused(copied, file, old, new, message):
+    text = (copied / file).read_text()
+    assert old in text
+    (copied / file).write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        Records(copied, "train")
+
+
 def test_fingerprint_tells_preparations_apart(folder, tmp_path):
     other = imagenet_data.write(tmp_path, {"train": imagenet_data.examples(22)}, per_shard=6)
     assert Records(folder, "train").fingerprint == Records(folder, "train").fingerprint

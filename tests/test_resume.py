@@ -1,6 +1,7 @@
 """What is taken up again, and what is refused: settings, seeds, commands and ends that change."""
 
 import contextlib
+import errno
 import json
 import sys
 import tracemalloc
@@ -120,22 +121,26 @@ def test_a_state_that_has_gained_a_field_is_refused_and_nothing_touched(
     assert contents(tmp_path) == before
 
 
-def test_a_file_that_cannot_be_read_is_an_error_of_input(tmp_path, monkeypatch, experiment):
+def failing(*arguments, **keywords):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def failing_natively(*arguments, **keywords):
+    raise ValueError("UNKNOWN: Error reading local file")  # as Orbax's storage says it
+
+
+@pytest.mark.parametrize("read", [failing, failing_natively])
+def test_a_file_that_cannot_be_read_is_an_error_of_input(tmp_path, monkeypatch, experiment, read):
     killed(monkeypatch, experiment, tmp_path, 5)
     lines = (tmp_path / "metrics.jsonl").read_bytes()
-    folders = sorted(path.name for path in tmp_path.glob("checkpoints/*/*"))
-    (newest,) = tmp_path.glob(f"checkpoints/seed-0/{folders[-1]}")
-    moved = []
-    for file in [path for path in (newest / "state").rglob("d/*") if path.is_file()]:
-        moved.append((file, file.rename(tmp_path / file.name)))
-        file.symlink_to(file)  # a loop: no user can read it
-    with pytest.raises(OSError, match="cannot read the checkpoint"):
-        train_experiment(experiment, tmp_path)
+    checkpoints = contents(tmp_path / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "_read", read)
+        patch.setattr(checkpoint, "open", failing, raising=False)
+        with pytest.raises(OSError, match=r"cannot read the checkpoint .*Input/output error"):
+            train_experiment(experiment, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
-    assert sorted(path.name for path in tmp_path.glob("checkpoints/*/*")) == folders
-    for file, kept in moved:
-        file.unlink()
-        kept.rename(file)
+    assert contents(tmp_path / "checkpoints") == checkpoints
     assert train_experiment(experiment, tmp_path)["status"] == "done"
 
 

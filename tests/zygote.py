@@ -40,6 +40,9 @@ def run(trial):
     if pid == 0:
         os.dup2(theirs, 1)
         os.dup2(theirs, 2)
+        # Streams know whether they can seek: those of this process could, a pipe cannot.
+        sys.stdout = open(1, "w", 1, "utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, "utf-8", closefd=False)  # noqa: SIM115
         code = child(trial)
         sys.stdout.flush()
         os._exit(code)

@@ -4,10 +4,9 @@ An entry is one uncompressed `.npz` whose file name ends with the SHA-256 of its
 checksum appear together in one atomic rename, and a file that was cut short or changed is not used.
 """
 
+import contextlib
 import hashlib
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from rkbench import paths
+from rkbench import files, paths
+from rkbench.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
@@ -24,11 +24,13 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     """The arrays kept under `key` (usable in a file name), made by `make()` where there are none.
 
     An entry that does not match its checksum is removed and made again. A cache that cannot be
-    read or written costs only time: the arrays are returned all the same, with a warning.
+    read or written costs only time: the arrays are returned all the same, with a warning. What a
+    killed process left half-written is removed.
     """
     folder = paths.cache_folder()
     if folder is None:
         return make()
+    files.remove_abandoned(folder)
     for path in folder.glob(f"{key}-*.npz"):
         try:
             arrays = _read(path, checksum=path.stem.removeprefix(f"{key}-"))
@@ -41,9 +43,17 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     arrays = make()
     try:
         _write(folder, key, arrays)
-    except OSError as error:
+    except (OSError, UserError) as error:
         logging.warning("cannot cache %s, next time will be as slow: %s", key, error)
     return arrays
+
+
+def remove(key: str) -> None:
+    """Removes what is kept under `key`, if it can."""
+    folder = paths.cache_folder()
+    for path in folder.glob(f"{key}-*.npz") if folder is not None else ():
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _read(path: Path, checksum: str) -> Arrays | None:
@@ -63,13 +73,5 @@ def _write(folder: Path, key: str, arrays: Arrays) -> None:
     data = buffer.getbuffer()
     checksum = hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{key}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / f"{key}-{checksum}.npz")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with files.replacing(folder / f"{key}-{checksum}.npz") as file:
+        file.write(data)

@@ -46,6 +46,8 @@ class Workload(Protocol):
     def provenance(self) -> dict[str, Any]:
         """Which data it is, for the run's record: plain JSON with name, version and sizes.
 
+        "sha256" is over the content of the whole dataset, where it is known.
+
         Where it is part of the published dataset, it also has "subset": true and the sizes of the
         whole, "full_train_examples" and "full_test_examples"; and where examples are held out for
         validation their number, "validation_examples".

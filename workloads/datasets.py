@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ class ArrayDataset:
     `max_value` and labels from 0 to `num_classes` - 1. `fingerprint` tells one preparation of a
     version from another (a subset from the whole). `published` is the number of (training, test)
     examples of the whole dataset; None: these. `validation` is what `hold_out` took, or None.
+    `sha256` is over all pixels and labels as they were loaded, before any were left out or held
+    out; None: unknown.
     """
 
     name: str
@@ -34,6 +37,7 @@ class ArrayDataset:
     test: dict[str, np.ndarray]
     published: tuple[int, int] | None = None
     validation: dict[str, np.ndarray] | None = None
+    sha256: str | None = None
 
     def __post_init__(self):
         splits = {"train": self.train, "test": self.test}
@@ -161,11 +165,16 @@ def published(name: str) -> tuple[int, int]:
 
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
     prepared = source.locate(data_dir)
-    fingerprint = source.fingerprint(prepared)
+    try:
+        fingerprint, content = source.fingerprint(prepared), source.content(prepared)
+    except OSError as error:
+        raise UserError(f"dataset {source.name} cannot be read: {error}") from error
+    array_cache.remove(f"{source.name}-{source.version}-{fingerprint}")  # of earlier versions
     return _from_cache(
         source.name,
         source.version,
         fingerprint,
+        content,
         num_classes=source.num_classes,
         max_value=255,
         published=(source.train_examples, source.test_examples),
@@ -177,7 +186,7 @@ def _load_digits(data_dir: str | None) -> ArrayDataset:
     del data_dir
     version = importlib.metadata.version("scikit-learn")
     return _from_cache(
-        "digits", version, "bundled", num_classes=10, max_value=16, make=_read_digits
+        "digits", version, "bundled", "bundled", num_classes=10, max_value=16, make=_read_digits
     )
 
 
@@ -185,13 +194,18 @@ def _from_cache(
     name: str,
     version: str,
     fingerprint: str,
+    content: str,
     *,
     num_classes: int,
     max_value: int,
     make: Callable[[], array_cache.Arrays],
     published: tuple[int, int] | None = None,
 ) -> ArrayDataset:
-    arrays = array_cache.cached(f"{name}-{version}-{fingerprint}", make)
+    def made() -> array_cache.Arrays:
+        arrays = make()
+        return arrays | {"sha256": np.array(_sha256(arrays))}
+
+    arrays = array_cache.cached(f"{name}-{version}-{content}", made)
     return ArrayDataset(
         name=name,
         version=version,
@@ -201,7 +215,17 @@ def _from_cache(
         train={"image": arrays["train_image"], "label": arrays["train_label"]},
         test={"image": arrays["test_image"], "label": arrays["test_label"]},
         published=published,
+        sha256=str(arrays["sha256"]) if "sha256" in arrays else _sha256(arrays),
     )
+
+
+def _sha256(arrays: array_cache.Arrays) -> str:
+    """Of the arrays, their names, shapes and dtypes: the same however they were stored."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read_digits() -> array_cache.Arrays:

@@ -33,6 +33,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def sha256(self) -> str | None:
+        """Over all pixels and labels of the whole dataset; None: unknown."""
+        ...
+
+    @property
     def num_classes(self) -> int: ...
 
     @property
@@ -118,6 +123,7 @@ class ImageClassification:
             "name": dataset.name,
             "version": dataset.version,
             "fingerprint": dataset.fingerprint,
+            **({"sha256": dataset.sha256} if dataset.sha256 else {}),
             "train_examples": train,
             "test_examples": test,
             **subset_of(dataset.sizes, dataset.published),

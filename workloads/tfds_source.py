@@ -13,6 +13,7 @@ from absl import logging
 
 from rkbench import paths
 from rkbench.errors import UserError
+from workloads import tfds_checks
 
 _PROBE_SECONDS = 10
 
@@ -48,21 +49,42 @@ class TfdsSource:
         return prepared
 
     def fingerprint(self, prepared: Path) -> str:
-        """Tells the folder's content: its dataset_info.json, and the shards' names and sizes.
+        """Tells preparations apart: by dataset_info.json, and the shards' names and sizes.
 
-        A subset, or another preparation, of the same version has another fingerprint.
+        A subset of the same version has another fingerprint; see `content` too.
         """
         digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes())
         for shard in sorted(prepared.glob(f"{self.name}-*")):
             digest.update(f"{shard.name} {shard.stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 
+    def content(self, prepared: Path) -> str:
+        """16 digits of the SHA-256 over the bytes of all files from which `read` makes arrays.
+
+        They are read at each call: a rewritten file may have the size and the time of the old one.
+        Raises OSError where one cannot be read.
+        """
+        digest = hashlib.sha256()
+        shards = sorted(prepared.glob(f"{self.name}-*"))
+        for path in (prepared / tfds_checks.INFO, prepared / tfds_checks.FEATURES, *shards):
+            digest.update(f"{path.name}\n".encode())
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
+
     def read(self, prepared: Path) -> dict[str, np.ndarray]:
         """Both splits, in the order of the shards, as one flat dict of arrays.
 
         train_image, test_image: uint8 [N, H, W, C]; train_label, test_label: int32 [N].
-        Raises UserError where the folder is damaged or holds fewer examples than it says.
+        Raises UserError where the folder is damaged, is of another dataset, or holds fewer examples
+        than it says.
         """
+        tfds_checks.check(
+            prepared,
+            self.name,
+            self.image_shape,
+            {"train": self.train_examples, "test": self.test_examples},
+        )
         logging.info("reading %s through TFDS once; it is kept as plain arrays", prepared)
         tfds = _import_tfds()
         arrays = {}

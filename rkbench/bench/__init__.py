@@ -8,7 +8,7 @@ import pathlib
 import platform
 import sys
 
-from rkbench import errors
+from rkbench import errors, files
 from rkbench.bench import row
 from rkbench.command_line import Parser, output_path
 
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
     table = f"{_machine()}\n\n{row.table(rows)}"
     print(table)
     if arguments.output is not None:
-        arguments.output.write_text(f"# Speed\n\n{table}", encoding="utf-8")
+        files.write_text(arguments.output, f"# Speed\n\n{table}")
 
 
 def _machine() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rkbench import errors, heatmap, plotting, schemas
+from rkbench.files import write_text
 from rkbench.paper import input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
 from rkbench.paper.plan import Places
@@ -85,11 +86,11 @@ def _is_known(name: str, how: Any) -> bool:
 
 
 def _write(places: Places, texts: Mapping[str, str]) -> list[pathlib.Path]:
-    files = []
+    written = []
     for name, text in texts.items():
-        files.append(places.results / name)
-        files[-1].write_text(text, encoding="utf-8")
-    return files
+        written.append(places.results / name)
+        write_text(written[-1], text)
+    return written
 
 
 def _note(places: Places, name: str, how: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rkbench import files
 from rkbench.errors import UserError
 from rkbench.paper.estimate import estimate
 from rkbench.paper.plan import Job, timing_group
@@ -44,7 +45,7 @@ def write(jobs: Sequence[Job], scale: str, timed: bool, path: pathlib.Path) -> l
         "runs": [_entry(job, timed) for job in alone],
     }
     try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files.write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"--manifest={path} cannot be written: {error.strerror}") from error
     return [job.run.name for job in missing if job not in alone]

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from rkbench import compilation, errors
+from rkbench import compilation, errors, files
 from rkbench.archive import archive
 from rkbench.experiment import Experiment
 from rkbench.paper import timing
@@ -104,4 +104,4 @@ def _put_away(job: Job, places: Places) -> None:
 def _note_failure(record: pathlib.Path, problem: str) -> None:
     """Keeps why a run failed, so that the table can say it."""
     record.mkdir(parents=True, exist_ok=True)
-    (record / "failed.json").write_text(json.dumps({"error": problem}) + "\n", encoding="utf-8")
+    files.write_text(record / "failed.json", json.dumps({"error": problem}) + "\n")

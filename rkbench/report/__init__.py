@@ -11,6 +11,7 @@ import pathlib
 import sys
 import time
 
+from rkbench import files
 from rkbench.command_line import Parser, file_path, folder_path
 from rkbench.errors import UserError
 
@@ -63,11 +64,9 @@ def write(text: str, output: pathlib.Path) -> None:
       UserError: there can be no such file.
       OSError: the disk is full, or the like.
     """
-    from rkbench.run_record import write_text
-
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, text)
+        files.write_text(output, text)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise

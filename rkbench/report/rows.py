@@ -68,7 +68,7 @@ def _place(run: Run, collection: Collection) -> int | None:
     """The setting with the run's config and data, of which another run may be whole."""
     config, data = run_record.comparable(run.record), run.record.get("data") or {}
     for place, setting in enumerate(collection.settings):
-        if setting.config == config and setting.data == data:
+        if setting.config == config and not run_record.data_differences(setting.data, data):
             return place
     return None
 

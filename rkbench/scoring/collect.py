@@ -4,6 +4,7 @@ Numbers are averaged over the seeds of one setting and never over anything else.
 same task (data, model, batch) can be compared.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,9 +91,13 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
     """
     groups: dict[str, tuple[Mapping, Mapping, dict[int, SeedLog]]] = {}
     omissions: list[Omission] = []
-    for run in tqdm.tqdm(find(folders), "reading", unit="run", delay=1, disable=None):
+    runs = find(folders)
+    contents = _contents(runs)
+    for run in tqdm.tqdm(runs, "reading", unit="run", delay=1, disable=None):
         try:
             config, data = run_record.comparable(run.record), run.record.get("data") or {}
+            if len(only := contents.get(_told(data), ())) == 1:
+                data = {**data, "sha256": min(only)}  # of records older than the field too
             logs = list(_seed_logs(run, omissions))
         except UserError as error:
             omissions.append(Omission(run.folder, str(error)))
@@ -105,6 +110,21 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
                 omissions.append(Omission(run.folder, reason))
     found = [group for group in groups.values() if group[2]]
     return Collection(_settings(found), tuple(omissions))
+
+
+def _contents(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """By all else that the runs' records tell of their data: the digests of the content."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        with contextlib.suppress(UserError):  # `collect` names it
+            data = run.record.get("data") or {}
+            if "sha256" in data:
+                found.setdefault(_told(data), set()).add(str(data["sha256"]))
+    return found
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    return run_record.canonical({k: v for k, v in data.items() if k != "sha256"})
 
 
 def without_paths(collection: Collection, name: Namer) -> Collection:

@@ -16,6 +16,7 @@ from typing import Any
 from rkbench import tables
 from rkbench.command_line import Parser, folder_path
 from rkbench.errors import UserError
+from rkbench.files import write_text
 
 MISSED = "missed"
 
@@ -66,12 +67,12 @@ def _finite(text: str) -> float:
 
 
 def write(found: Any, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes `files` into the folder."""
+    """Writes `files` into the folder, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in files(found).items():
         written.append(folder / name)
-        written[-1].write_text(content, encoding="utf-8")
+        write_text(written[-1], content)
     return written
 
 

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rkbench import files
 from rkbench.errors import UserError
 from rkbench.records import read_object
+from workloads import tfds_checks
 from workloads.imagenet import records
 from workloads.imagenet.records import Example, Records
 
@@ -52,6 +54,7 @@ def convert(source: Path, target: Path, watch: Watch = _unwatched) -> Log:
         return _existing(target)
     if records.file_format(source) != "tfrecord":
         raise UserError(f"{source}: no dataset in TFRecord form")
+    tfds_checks.check(source, records.NAME, records.IMAGE_SHAPE, records.SPLITS)
     import tensorflow_datasets as tfds
 
     try:
@@ -60,6 +63,9 @@ def convert(source: Path, target: Path, watch: Watch = _unwatched) -> Log:
         raise UserError(f"{source} is not a dataset of TFDS: {error}") from error
     staging = target.with_name(f"{target.name}.incomplete")
     staging.mkdir(parents=True, exist_ok=True)
+    for path in (staging, *staging.iterdir()):
+        if path.is_symlink():  # TFDS would write through it
+            raise UserError(f"{path} is in the way: it must be no link")
     done = _read_log(staging)
     for split, split_info in info.splits.items():
         examples = split_info.num_examples
@@ -199,6 +205,4 @@ def _read_log(folder: Path) -> Log:
 
 def _write_log(folder: Path, done: Log) -> None:
     """In one step: an interruption leaves the log before or after it, nothing between."""
-    temporary = folder / f".{LOG}"
-    temporary.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / LOG)
+    files.write_text(folder / LOG, json.dumps(done, indent=2) + "\n")

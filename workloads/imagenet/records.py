@@ -14,11 +14,14 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from rkbench import paths
 from rkbench.errors import UserError
+from workloads import tfds_checks
 
 NAME, VERSION, CLASSES = "imagenet2012", "5.1.0", 1000
 PUBLISHED = {"train": 1_281_167, "validation": 50_000}  # examples of the whole dataset
 CONVERTED = "array_record"  # below a TFDS folder, where `rkbench convert` writes by default
-INFO = "dataset_info.json"
+SPLITS = PUBLISHED | {"test": 100_000}
+IMAGE_SHAPE = (tfds_checks.ANY, tfds_checks.ANY, 3)
+INFO = tfds_checks.INFO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,10 @@ class Records:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells a subset, or another preparation, from the whole: the shards' names and sizes."""
+        """Tells a subset, or another preparation, from the whole: the shards' names and sizes.
+
+        The content of 150 GB is not read for it.
+        """
         digest = hashlib.sha256()
         for path, length in self._shards:
             digest.update(f"{Path(path).name} {length} {Path(path).stat().st_size}\n".encode())
@@ -145,6 +151,7 @@ def _shards(folder: Path, split: str) -> list[tuple[str, int]]:
 
     if file_format(folder) != "array_record":
         raise UserError(f"{folder}: no dataset in ArrayRecord form")
+    tfds_checks.check(folder, NAME, IMAGE_SHAPE, SPLITS)
     try:
         splits = tfds.builder_from_directory(str(folder)).info.splits
     except Exception as error:  # of TFDS, protobuf or json: all mean a bad folder
