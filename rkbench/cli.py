@@ -3,13 +3,17 @@
 import importlib
 import sys
 
-from rkbench import command_line, errors
+from rkbench import errors
+from rkbench.commands import command_line
 
 # name: (module with a `run(argv)`, what it does)
 _COMMANDS = {
     "train": ("rkbench.main", "train a config; resumes where it stopped"),
-    "list": ("rkbench.listing", "show workloads, optimizers and configs"),
-    "quickstart": ("rkbench.quickstart", "compare Runge-Kutta with Adam on the embedded digits"),
+    "list": ("rkbench.commands.listing", "show workloads, optimizers and configs"),
+    "quickstart": (
+        "rkbench.commands.quickstart",
+        "compare Runge-Kutta with Adam on the embedded digits",
+    ),
     "table1": ("rkbench.paper.command", "reproduce Table 1 of the paper"),
     "figure": ("rkbench.paper.command", "reproduce figures of the paper"),
     "paper": ("rkbench.paper.command", "reproduce the table and all figures"),
@@ -19,9 +23,12 @@ _COMMANDS = {
     "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
     "compare": ("rkbench.comparison.command", "draw curves, sensitivity, stability and profiles"),
     "report": ("rkbench.report", "show runs as one page: table, curves, sensitivity, profiles"),
-    "archive": ("rkbench.archive", "keep runs small, joining the seeds of several workdirs"),
-    "convert": ("rkbench.convert", "make a TFDS dataset fit for random access, once"),
-    "costs": ("rkbench.costs", "show parameters and FLOPs of every workload"),
+    "archive": (
+        "rkbench.records.archive",
+        "keep runs small, joining the seeds of several workdirs",
+    ),
+    "convert": ("rkbench.commands.convert", "make a TFDS dataset fit for random access, once"),
+    "costs": ("rkbench.trainer.costs", "show parameters and FLOPs of every workload"),
     "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),
 }
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from rkbench.texts import printable
+from rkbench.records.texts import printable
 
 
 class UserError(ValueError):

@@ -9,8 +9,10 @@ from typing import Any
 
 from absl import app, flags
 
-from rkbench import command_line, paths, preemption
+from rkbench import paths
+from rkbench.commands import command_line
 from rkbench.errors import UserError
+from rkbench.trainer import preemption
 
 
 def _flags() -> flags.FlagValues:
@@ -35,13 +37,15 @@ def main(values: Any) -> None:
     if not values.workdir:
         raise UserError("--workdir is missing: the folder of the run")
     config, workdir = values.config.config(), paths.local(values.workdir)
-    from rkbench import distributed  # JAX loads only when it is needed
+    from rkbench.trainer import distributed  # JAX loads only when it is needed
 
     by_hand = (values.coordinator, values.processes, values.process_id)
     if values.distributed or any(value is not None for value in by_hand):
         distributed.initialize(*by_hand)
     with preemption.handled(), distributed.failing_at_once():
-        from rkbench import compilation, summary, train
+        from rkbench import train
+        from rkbench.records import summary
+        from rkbench.step import compilation
 
         compilation.enable_cache()
         record = train.train_and_evaluate(config, workdir)

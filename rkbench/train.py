@@ -1,6 +1,6 @@
 """The trainer: `train_and_evaluate(config, workdir)` runs a config to its end, from where it is.
 
-A run is a list of groups of seeds (`rkbench.group`). Runs that share a program can also train as
+A run is a list of groups of seeds (`rkbench.trainer.group`). Runs that share a program can also train as
 one group, side by side.
 """
 
@@ -12,12 +12,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rkbench import distributed, errors, metrics, paths, summary
-from rkbench.checkpoint import check_fit
-from rkbench.experiment import Experiment, side_by_side
-from rkbench.group import Group, Lane
-from rkbench.run_log import RunLog
-from rkbench.run_record import Workdir, differences, environment
+from rkbench import errors, paths
+from rkbench.records import metrics, summary
+from rkbench.records.run_log import RunLog
+from rkbench.records.run_record import Workdir, differences, environment
+from rkbench.trainer import distributed
+from rkbench.trainer.checkpoint import check_fit
+from rkbench.trainer.experiment import Experiment, side_by_side
+from rkbench.trainer.group import Group, Lane
 
 
 def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 
-from rkbench import metrics, preemption, run_record
-from rkbench.checkpoint import Checkpoints
-from rkbench.evaluate import Evaluator
-from rkbench.program import Program
-from rkbench.run_log import RunLog
+from rkbench.records import metrics, run_record
+from rkbench.records.run_log import RunLog
+from rkbench.step.program import Program
+from rkbench.trainer import preemption
+from rkbench.trainer.checkpoint import Checkpoints
+from rkbench.trainer.evaluate import Evaluator
 
 ANYBODY = 65534  # "nobody": a user who owns nothing
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from workloads.imagenet import records
+from rkbench.workloads.imagenet import records
 
 
 def picture(seed: int, width: int = 80, height: int = 60, mode: str = "RGB") -> Image.Image:

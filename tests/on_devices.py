@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from streams import Streamed
 
-from rkbench.checkpoint import Checkpoints, checksum
-from rkbench.collectives import moved
-from rkbench.experiment import Experiment
-from workloads.datasets import ArrayDataset
-from workloads.models.convolution import matmul_convolution
-from workloads.models.residual import Layers
+from rkbench.step.collectives import moved
+from rkbench.trainer.checkpoint import Checkpoints, checksum
+from rkbench.trainer.experiment import Experiment
+from rkbench.workloads.datasets import ArrayDataset
+from rkbench.workloads.models.convolution import matmul_convolution
+from rkbench.workloads.models.residual import Layers
 
 CHANNELS = 6
 
 
 def config(preset, variant, **changes):
     """A preset with fields changed, {"group.field": value}."""
-    result = importlib.import_module(f"configs.{preset}").get_config(variant)
+    result = importlib.import_module(f"rkbench.configs.{preset}").get_config(variant)
     result.update_from_flattened_dict({"total_steps": 5, "batch_size": 16, **changes})
     return result
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import metrics, run_record, summary
+from rkbench.records import metrics, run_record, summary
 
 GRADIENTS = {"adam": 1, "sgd": 1, "rk4": 4}
 

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from rkbench import metrics
-from rkbench.checkpoint import Checkpoints
-from rkbench.experiment import Experiment
-from rkbench.program import Program
+from rkbench.records import metrics
+from rkbench.step.program import Program
 from rkbench.train import train_and_evaluate
+from rkbench.trainer.checkpoint import Checkpoints
+from rkbench.trainer.experiment import Experiment
 
 # Events of the runs that are interrupted, none a multiple of another.
 SETTINGS = {

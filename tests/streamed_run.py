@@ -8,11 +8,11 @@ import sys
 
 from streams import ArrayStream, Streamed
 
-from configs import digits_mlp
-from rkbench import distributed
-from rkbench.experiment import Experiment
+from rkbench.configs import digits_mlp
 from rkbench.train import train_experiment
-from workloads import datasets
+from rkbench.trainer import distributed
+from rkbench.trainer.experiment import Experiment
+from rkbench.workloads import datasets
 
 
 def main(workdir: str, *process: str) -> None:

@@ -2,7 +2,7 @@
 
 import jax
 
-from rkbench.batches import batch_indices
+from rkbench.workloads.batches import batch_indices
 
 
 class ArrayStream:

@@ -11,9 +11,10 @@ import textwrap
 
 import pytest
 
-from configs import digits_mlp
-from rkbench import files, metrics, run_record
+from rkbench import files
+from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
+from rkbench.records import metrics, run_record
 
 LINE = '{"step": %d, "seed": 0, "wall_time": 0.5, "grad_evals": 4, "batch/loss": 0.125}\n'
 

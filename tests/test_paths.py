@@ -5,11 +5,12 @@ import pathlib
 
 import pytest
 
-from configs import digits_mlp
-from rkbench import compilation, paths
+from rkbench import paths
+from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
+from rkbench.step import compilation
 from rkbench.train import train_and_evaluate
-from workloads import array_cache
+from rkbench.workloads import array_cache
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import traceback
 import faults
 from jax._src import xla_bridge
 
-import rkbench.train  # noqa: F401 - so that no child imports it
-import workloads.image_classification
-import workloads.models.mlp  # noqa: F401
+import rkbench.train
+import rkbench.workloads.image_classification
+import rkbench.workloads.models.mlp  # noqa: F401
 from rkbench import cli
 
 

@@ -10,7 +10,7 @@ import sys
 
 from rkbench import errors, files
 from rkbench.bench import row
-from rkbench.command_line import Parser, output_path
+from rkbench.commands.command_line import Parser, output_path
 
 # name: (module, function); a function yields rows as it measures them
 _BENCHMARKS = {
@@ -53,7 +53,7 @@ def _machine() -> str:
 
     import jax
 
-    from rkbench.run_record import source_commit
+    from rkbench.records.run_record import source_commit
 
     commit, dirty = source_commit()
     source = f"commit {commit}{' with changes' if dirty else ''}" if commit else "no commit"

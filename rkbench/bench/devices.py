@@ -58,10 +58,10 @@ def _child(mesh: tuple[int, int, int], variant: str) -> dict[str, float]:
 
 def measure(mesh: tuple[int, int, int], variant: str) -> dict[str, float]:
     """One step of the MLP on a mesh, from its compiled program."""
-    from configs import mnist_mlp
-    from rkbench.collectives import Moved, moved
-    from rkbench.experiment import Experiment
-    from workloads import datasets
+    from rkbench.configs import mnist_mlp
+    from rkbench.step.collectives import Moved, moved
+    from rkbench.trainer.experiment import Experiment
+    from rkbench.workloads import datasets
 
     config: Any = mnist_mlp.get_config(variant)
     config.update({"batch_size": BATCH * mesh[1] * mesh[2], "compiled_loops": "off"})

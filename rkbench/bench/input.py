@@ -11,9 +11,9 @@ import numpy as np
 
 from rkbench.bench.row import Ratio, Row, ratio, seconds
 from rkbench.errors import UserError
-from workloads.imagenet import preprocess, records
-from workloads.imagenet.draws import Draws
-from workloads.imagenet.rand_augment import RandAugment
+from rkbench.workloads.imagenet import preprocess, records
+from rkbench.workloads.imagenet.draws import Draws
+from rkbench.workloads.imagenet.rand_augment import RandAugment
 
 BATCH = 64
 BATCHES = 12  # timed at a time
@@ -37,7 +37,7 @@ def input_pipeline() -> Iterator[Row]:
 
 
 def _against_loops(stored: records.Records, jpegs: list[bytes], workers: int) -> Iterator[Row]:
-    from workloads.imagenet.source import HostStream
+    from rkbench.workloads.imagenet.source import HostStream
 
     stream = HostStream(stored, rand_augment=None, num_workers=workers)
     batches = stream.batches(0, 0, BATCH)

@@ -63,11 +63,11 @@ def _row(what: str, name: str, variant: str, settings: dict[str, Any]) -> Row:
 
 def measure(name: str, variant: str, settings: dict[str, Any]) -> dict[str, float]:
     """Time and memory of a few steps of a preset on synthetic data of its shape."""
-    import workloads
-    from rkbench.experiment import Experiment
-    from workloads import datasets
+    from rkbench import workloads
+    from rkbench.trainer.experiment import Experiment
+    from rkbench.workloads import datasets
 
-    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    config = importlib.import_module(f"rkbench.configs.{name}").get_config(variant)
     config.update({"total_steps": STEPS, "schedule": {"name": "constant"}} | settings)
     config.augment.rand_augment_layers = 0
     dataset = datasets.synthetic(workloads.dataset_name(name), max(8, config.batch_size))

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs import mnist_cnn, mnist_mlp
 from rkbench import train
-from rkbench.batches import batch_indices
 from rkbench.bench.row import Row, ratio, seconds
-from rkbench.experiment import Experiment
-from workloads import datasets
+from rkbench.configs import mnist_cnn, mnist_mlp
+from rkbench.trainer.experiment import Experiment
+from rkbench.workloads import datasets
+from rkbench.workloads.batches import batch_indices
 
 EXAMPLES = 10_000
 METHODS = (

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from rkbench.command_line import Parser, folder_path
+from rkbench.commands.command_line import Parser, folder_path
 from rkbench.errors import UserError
 
 
@@ -49,7 +49,7 @@ def draw(
       UserError: no runs, no such metric or task, or nothing that can be written.
     """
     from rkbench.comparison.pictures import Compared, pictures
-    from rkbench.names import namer
+    from rkbench.records.names import namer
     from rkbench.scoring import collect
     from rkbench.scoring.tables import edges, unequal_budgets
 

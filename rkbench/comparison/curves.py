@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from rkbench.plotting import Figure, Panel
+from rkbench.drawing.plotting import Figure, Panel
 from rkbench.records import AXES, Curve, aligned
 from rkbench.scoring import Score, Setting
 

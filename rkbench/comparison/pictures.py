@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from rkbench import plotting
 from rkbench.comparison import curves, profile_picture, sensitivity, stability
 from rkbench.comparison.contenders import Profiles, contenders, first_metric, profiles
-from rkbench.names import Namer, file_name
+from rkbench.drawing import plotting
+from rkbench.records.names import Namer, file_name
 from rkbench.scoring import Robustness, Score, score
 from rkbench.scoring.collect import Collection
 from rkbench.scoring.tables import ranges

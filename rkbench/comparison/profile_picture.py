@@ -5,8 +5,8 @@ import pathlib
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from rkbench import plotting, tables
 from rkbench.comparison.contenders import Profiles
+from rkbench.drawing import plotting, tables
 from rkbench.records import AXES, METRICS
 from rkbench.scoring.profiles import MAX_RATIO
 

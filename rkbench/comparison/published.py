@@ -2,10 +2,9 @@
 
 import pathlib
 
-from rkbench import schemas
 from rkbench.comparison.pictures import Compared, pictures
-from rkbench.names import namer
-from rkbench.records import read_object
+from rkbench.records import read_object, schemas
+from rkbench.records.names import namer
 from rkbench.scoring import collect, command, tabulate
 
 RECORDS, SCORES = "records", "scores.json"

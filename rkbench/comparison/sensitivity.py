@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
-from rkbench import plotting, tables
-from rkbench.names import Namer
+from rkbench.drawing import plotting, tables
 from rkbench.records import METRICS
+from rkbench.records.names import Namer
+from rkbench.records.texts import literal
 from rkbench.scoring import Rate, Robustness
 from rkbench.scoring.scores import QUANTITIES
-from rkbench.texts import literal
 
 MOST_COLUMNS = 4
 _LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}

@@ -9,12 +9,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 
-from rkbench import plotting
 from rkbench.comparison.sensitivity import neighbourhoods, numbers
-from rkbench.names import Namer
+from rkbench.drawing import plotting
 from rkbench.records import METRICS
+from rkbench.records.names import Namer
+from rkbench.records.texts import literal
 from rkbench.scoring import Rate, Robustness
-from rkbench.texts import literal
 
 
 def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:

@@ -11,13 +11,13 @@ import pathlib
 import sys
 import time
 
-from rkbench import preemption
-from rkbench.command_line import Parser, folder_path, output_path
+from rkbench.commands.command_line import Parser, folder_path, output_path
 from rkbench.errors import UserError, unknown
 from rkbench.paper import input_scaling, plan, study
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1, PaperRun
 from rkbench.paper.scales import SCALES
+from rkbench.trainer import preemption
 
 ALL = "all"
 
@@ -127,7 +127,7 @@ def _figures(what: str, arguments: argparse.Namespace) -> list[int]:
 def _seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    from rkbench.config_checks import check_seeds
+    from rkbench.trainer.config_checks import check_seeds
 
     try:
         seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))

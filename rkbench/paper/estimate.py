@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
-import workloads
-from rkbench import costs
-from rkbench.experiment import Experiment
+from rkbench import workloads
 from rkbench.paper.plan import Job
-from workloads import datasets
+from rkbench.trainer import costs
+from rkbench.trainer.experiment import Experiment
+from rkbench.workloads import datasets
 
 _EVALUATION = 1 / 3  # of the time of a gradient, an example
 _CALIBRATION_FLOPS = 4e9  # of the gradient that is timed, about
@@ -79,7 +79,7 @@ def _calibrated(workload: str, model: tuple) -> _Speed:
     """Two steps of SGD at a batch small enough to be quick."""
     import importlib
 
-    config = importlib.import_module(f"configs.{workload}").get_config("sgd")
+    config = importlib.import_module(f"rkbench.configs.{workload}").get_config("sgd")
     config.model.update(dict(model))
     cost = costs.of_workload(config)
     batch = int(min(256, max(2, _CALIBRATION_FLOPS / cost.flops)))

@@ -1,10 +1,10 @@
-"""Figures 1 to 18 as data: panels, curves, metrics, captions; `rkbench.plotting` draws them all."""
+"""Figures 1 to 18 as data: panels, curves, metrics, captions; `rkbench.drawing.plotting` draws them all."""
 
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from rkbench import summary
+from rkbench.drawing.plotting import SKIPPED, Figure, Panel
 from rkbench.paper.runs import (
     ADAM,
     ADGR,
@@ -21,8 +21,7 @@ from rkbench.paper.runs import (
     PaperRun,
 )
 from rkbench.paper.scales import SCALES
-from rkbench.plotting import SKIPPED, Figure, Panel
-from rkbench.records import Run
+from rkbench.records import Run, summary
 
 
 @dataclasses.dataclass(frozen=True)

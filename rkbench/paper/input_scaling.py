@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from rkbench import tables
+from rkbench.drawing import tables
 from rkbench.paper.runs import ADAM, RK4, SMALL_BATCH, TABLE_1, PaperRun
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run

@@ -35,7 +35,7 @@ class PaperRun:
         """The config with a scale's settings and these seeds, locked."""
         import importlib
 
-        config = importlib.import_module(f"configs.{self.config}").get_config(self.variant)
+        config = importlib.import_module(f"rkbench.configs.{self.config}").get_config(self.variant)
         config.update_from_flattened_dict({**settings, "seeds": seeds})
         return config.lock()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rkbench.heatmap import HeatMap, Panel
+from rkbench.drawing.heatmap import HeatMap, Panel
 from rkbench.paper.runs import PaperRun
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run

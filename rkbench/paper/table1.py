@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rkbench import schemas, summary, tables
+from rkbench.drawing import tables
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1, PaperRun, Row, shrunken
 from rkbench.paper.scales import SCALES
-from rkbench.records import Run, read_object
+from rkbench.records import Run, read_object, schemas, summary
 from rkbench.statistics import Estimate, estimate
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 
-from rkbench import metrics, optimizers, summary
-from rkbench.experiment import Experiment
-from rkbench.run_record import Workdir
+from rkbench import optimizers
+from rkbench.records import metrics, summary
+from rkbench.records.run_record import Workdir
+from rkbench.trainer.experiment import Experiment
 
 TURNS = 20  # of each optimizer in a run, if it has so many steps
 

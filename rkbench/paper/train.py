@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from rkbench import compilation, errors, files
-from rkbench.archive import archive
-from rkbench.experiment import Experiment
+from rkbench import errors, files
 from rkbench.paper import timing
 from rkbench.paper.plan import Job, Places, timing_group
 from rkbench.records import Run
+from rkbench.records.archive import archive
+from rkbench.step import compilation
 from rkbench.train import train_experiment
+from rkbench.trainer.experiment import Experiment
 
 
 def train(jobs: list[Job], places: Places) -> dict[str, str]:

@@ -10,9 +10,9 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 
-from rkbench import heatmap, plotting
-from rkbench.command_line import Parser, folder_path
+from rkbench.commands.command_line import Parser, folder_path
 from rkbench.comparison import published
+from rkbench.drawing import heatmap, plotting
 from rkbench.errors import UserError
 from rkbench.paper import drawing, input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure

@@ -12,7 +12,7 @@ import sys
 import time
 
 from rkbench import files
-from rkbench.command_line import Parser, file_path, folder_path
+from rkbench.commands.command_line import Parser, file_path, folder_path
 from rkbench.errors import UserError
 
 MAX_POINTS = 1_000

@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rkbench import __version__, run_record, summary
+from rkbench import __version__
 from rkbench.errors import UserError
-from rkbench.logs import is_result
-from rkbench.names import namer
-from rkbench.records import AXES, METRICS
+from rkbench.records import AXES, METRICS, run_record, summary
+from rkbench.records.logs import is_result
+from rkbench.records.names import namer
 from rkbench.report import curves, overview
 from rkbench.report.compared import Comparisons
 from rkbench.report.rows import Row, rows

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rkbench import archive, run_record
+from rkbench.records import archive, run_record
 from rkbench.report.rows import Row
 from rkbench.scoring.collect import alike
 

@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from rkbench import run_record
 from rkbench.errors import UserError
-from rkbench.records import Run
+from rkbench.records import Run, run_record
 from rkbench.scoring import Collection, SeedLog
 from rkbench.scoring.collect import find
 

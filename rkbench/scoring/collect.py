@@ -12,12 +12,12 @@ from typing import Any
 
 import tqdm
 
-from rkbench import records, run_record
+from rkbench import records
 from rkbench.errors import UserError
-from rkbench.names import Namer
-from rkbench.records import Run
+from rkbench.records import Run, run_record
+from rkbench.records.names import Namer
+from rkbench.records.texts import printable
 from rkbench.scoring.outcomes import SeedLog
-from rkbench.texts import printable
 
 # What a method may choose; all other fields make up the task.
 METHOD_FIELDS = (

@@ -13,8 +13,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import tables
-from rkbench.command_line import Parser, folder_path
+from rkbench.commands.command_line import Parser, folder_path
+from rkbench.drawing import tables
 from rkbench.errors import UserError
 from rkbench.files import write_text
 
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     goals = None if arguments.target is None else targets(arguments.target)
 
-    from rkbench.names import namer
+    from rkbench.records.names import namer
     from rkbench.scoring.collect import collect
     from rkbench.scoring.tables import tabulate
 

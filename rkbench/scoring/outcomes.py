@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rkbench.logs import Columns
 from rkbench.records import AXES
+from rkbench.records.logs import Columns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench.names import Namer
 from rkbench.records import AXES
+from rkbench.records.names import Namer
 from rkbench.scoring.collect import Collection, without_paths
 from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.profiles import profile, speed_up

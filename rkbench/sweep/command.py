@@ -17,8 +17,10 @@ from typing import Any
 
 from absl import flags
 
-from rkbench import command_line, config_flag, paths, preemption
+from rkbench import paths
+from rkbench.commands import command_line, config_flag
 from rkbench.errors import UserError
+from rkbench.trainer import preemption
 
 SPACES = "configs/sweeps"
 
@@ -48,10 +50,10 @@ def run(argv: list[str]) -> None:
 
 def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
     """Trains what is missing of this shard, (i, n) with i from 0, chooses, and reports."""
-    from rkbench import compilation
-    from rkbench.experiment import Experiment
+    from rkbench.step import compilation
     from rkbench.sweep import output, results
     from rkbench.sweep.train import Trainer
+    from rkbench.trainer.experiment import Experiment
 
     compilation.enable_cache()
     record = output.read(workdir, tunings, protocol)
@@ -151,8 +153,8 @@ def _prepared(config: Any, given: Any) -> Any:
     if "tensorboard" not in given:
         fields["tensorboard"] = False
     if "validation_examples" not in given and not config.validation_examples:
-        import workloads
-        from workloads import datasets
+        from rkbench import workloads
+        from rkbench.workloads import datasets
 
         if config.workload not in workloads.names():
             raise UserError(f"--config.validation_examples is needed for {config.workload}")

@@ -5,9 +5,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import errors, records, run_record, schemas, scoring, tables
-from rkbench.archive import SWEEP as FILE
-from rkbench.run_record import Record
+from rkbench import errors, records, scoring
+from rkbench.drawing import tables
+from rkbench.records import run_record, schemas
+from rkbench.records.archive import SWEEP as FILE
+from rkbench.records.run_record import Record
 from rkbench.statistics import percent
 from rkbench.sweep.plan import CHOSEN, Protocol, Tuning, description
 from rkbench.sweep.results import Choice, Result

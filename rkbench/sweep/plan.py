@@ -5,13 +5,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs import common
-from rkbench import costs, errors, optimizers, run_record
-from rkbench.baselines import Spending
-from rkbench.experiment import check_optimizer, learning_rates
+from rkbench import errors, optimizers
+from rkbench.configs import common
+from rkbench.optimizers.baselines import Spending
+from rkbench.records import run_record
 from rkbench.scoring.scores import QUANTITIES
 from rkbench.sweep.sampling import Settings, sample
 from rkbench.sweep.space import Space
+from rkbench.trainer import costs
+from rkbench.trainer.experiment import check_optimizer, learning_rates
 
 CHOSEN = "chosen"
 

@@ -5,10 +5,10 @@ import math
 from typing import Any
 
 from rkbench import errors, scoring
-from rkbench.experiment import check_optimizer, learning_rates
 from rkbench.records import Run
 from rkbench.sweep.plan import Protocol, Trial, Tuning, changed
 from rkbench.sweep.space import Range, extended, is_range
+from rkbench.trainer.experiment import check_optimizer, learning_rates
 
 FINISHED = ("done", "diverged", "failed")
 

@@ -6,8 +6,8 @@ import runpy
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench import errors
+from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench.scoring.collect import METHOD_FIELDS, flat
 
 Range = LogUniform | Uniform

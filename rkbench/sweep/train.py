@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from rkbench import compilation, errors
-from rkbench.experiment import Experiment
+from rkbench import errors
+from rkbench.step import compilation
 from rkbench.sweep import results
 from rkbench.sweep.plan import Protocol, Trial, Tuning
 from rkbench.train import train_experiment, train_side_by_side
+from rkbench.trainer.experiment import Experiment
 
 _ENDED = ("done", "diverged")
 

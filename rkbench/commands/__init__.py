@@ -1,0 +1,1 @@
+"""The commands of `rkbench`: they parse, call the library and print."""

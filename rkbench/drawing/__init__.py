@@ -1,0 +1,1 @@
+"""Pictures and tables: what all published artefacts are drawn with."""

@@ -1,0 +1,143 @@
+"""The registry: every optimizer of the benchmark by name.
+
+    optimizer = optimizers.create("heun", 0.1, preconditioner="adagrad", eps=0.1, momentum=0.9)
+    updates, state = optimizer.update(gradient, state, params, grad_fn=grad_fn)
+    optimizers.grad_evals(state)  # 2
+
+To add a Runge-Kutta method, add a tableau to `rkbench/rk/tableaus.py`; to add another baseline,
+a row to `rkbench/optimizers/baselines.py`.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+from rkbench.errors import UserError, unknown
+from rkbench.optimizers.baselines import (
+    BASELINES,
+    EVAL_PARAMS,
+    NOT_REGISTERED,
+    Baseline,
+    CountGradEvalsState,
+    Spending,
+    optax_optimizers,
+)
+from rkbench.optimizers.optimizer_states import find
+from rkbench.optimizers.rk_methods import RK_METHODS, RungeKuttaMethod, check_called
+from rkbench.rk import RungeKuttaState, Tableau
+
+
+def names() -> tuple[str, ...]:
+    """Every registered name: Runge-Kutta methods, baselines, then optax's optimizers."""
+    return tuple(_registry())
+
+
+def hyperparameters(name: str | Tableau, **given: Any) -> dict[str, Any]:
+    """The keywords `create` accepts for this optimizer beside `learning_rate`, with defaults.
+
+    Runge-Kutta methods take the keywords of the parts that are chosen, so parts in `given` count:
+    `hyperparameters("rk4", preconditioner="adagrad")` has `eps`, `hyperparameters("rk4")` has not,
+    and both can be given to `create` as they are. A keyword without a default has
+    `inspect.Parameter.empty`.
+    """
+    return _entry(name).hyperparameters(**given)
+
+
+def create(
+    name: str | Tableau,
+    learning_rate: Any = None,
+    *,
+    unroll_stages: bool | None = None,
+    clip_norm: float | None = None,
+    stage_clip_norm: float | None = None,
+    **hyperparameters: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose state counts its gradient evaluations.
+
+    Args:
+      name: one of `names()`, or a tableau of one's own.
+      learning_rate: a number, a scalar array (traced too), an optax schedule or, for Runge-Kutta
+        methods, a step-size rule. Left out where the optimizer has one of its own (`rk4_dalr`).
+      unroll_stages: see `rkbench.rk.runge_kutta`; no effect on optimizers without stages.
+      clip_norm: the largest norm of the gradient, of a Runge-Kutta method that of g*; None for any.
+      stage_clip_norm: the largest norm of the gradient at each stage; None for any. A step-size
+        rule takes the loss's own gradient all the same.
+      **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
+        be traced. Parts of a Runge-Kutta method are names or the parts themselves, as
+        `preconditioner=adagrad(0.1)`.
+
+    Returns:
+      An optimizer. Pass every `update` all of `grad_fn=` (Runge-Kutta methods), `value=`, `grad=`
+      and `value_fn=` (some of optax's): each ignores what it does not need.
+
+    Raises:
+      UserError: an unknown name, an unknown keyword or one without effect, a number out of range,
+        or no learning rate where one is needed.
+    """
+    # As `optax.inject_hyperparams` passes **hyperparameters on: as one keyword of that name.
+    hyperparameters = hyperparameters.pop("hyperparameters", {}) | hyperparameters
+    check_called("learning_rate", learning_rate)
+    return _entry(name).create(
+        learning_rate, hyperparameters, unroll_stages, clip_norm, stage_clip_norm
+    )
+
+
+def grad_evals(state: Any) -> jax.Array:
+    """The gradient evaluations spent so far: int32 scalar; a Hessian-vector product counts two.
+
+    `state` may be that of an `optax.chain` or wrapper holding one optimizer of this registry.
+
+    Raises:
+      ValueError: it holds none, or several.
+    """
+    found = find(state, RungeKuttaState, CountGradEvalsState)
+    if len(found) != 1:
+        raise ValueError(f"the state holds {len(found)} optimizers of the registry, not one")
+    return found[0].grad_evals
+
+
+def step_size(state: Any, default: Any) -> jax.Array:
+    """The step size h of the last step where the optimizer keeps it, as Runge-Kutta methods do."""
+    found = find(state, RungeKuttaState)
+    return found[0].step_size if len(found) == 1 else default
+
+
+def eval_params(state: Any, params: Any) -> Any:
+    """The parameters at which an optimizer in this state is to be evaluated, and deployed.
+
+    For most these are `params` themselves, the very object. A schedule-free optimizer's parameters
+    y are the points at which it wants gradients; what it recommends is x = (y - (1 - b1) z) / b1,
+    an average of z. (Defazio et al., "The Road Less Scheduled", 2024.) Of `optax.lookahead` these
+    are the slow parameters.
+    """
+    for part in find(state, *EVAL_PARAMS):
+        return EVAL_PARAMS[type(part)](part, params)
+    return params
+
+
+def evaluated_elsewhere(state: Any) -> bool:
+    """Whether an optimizer in this state is evaluated at others than its parameters."""
+    return bool(find(state, *EVAL_PARAMS))
+
+
+def spending(name: str | Tableau) -> Spending:
+    """What decides the gradient evaluations of a step."""
+    return _entry(name).spending
+
+
+def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
+    return {**RK_METHODS, **BASELINES, **optax_optimizers()}
+
+
+def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
+    if isinstance(name, Tableau):
+        return RungeKuttaMethod(name.name, tableau=name)
+    check_called("the optimizer", name)
+    if not isinstance(name, str):
+        raise UserError(f"an optimizer is a name or a Tableau, not {name!r}")
+    if name in NOT_REGISTERED:
+        raise UserError(f"optimizer {name!r} cannot be run: {NOT_REGISTERED[name]}")
+    if name not in _registry():
+        raise unknown("optimizer", name, _registry())
+    return _registry()[name]

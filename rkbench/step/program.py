@@ -1,0 +1,228 @@
+"""The compiled program that repeats the training step.
+
+In a loop on the device, or dispatched one by one where that is faster (see
+`compilation.compiled_loops`), for one seed or for several at once.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rkbench import optimizers
+from rkbench.step.feed import Feed
+from rkbench.step.sharding import SEED
+from rkbench.step.train_step import StepFunction, StepMetrics, TrainState
+
+Scalars = dict[str, np.ndarray]
+
+MAX_STEPS_PER_DISPATCH = 256
+# Passes that replace batch-norm statistics: with a momentum of 0.9 the old keep 0.9^50 = 0.5 %.
+STATISTICS_PASSES = 50
+
+
+class Program:
+    """A step function compiled for a group of seeds.
+
+    One compilation serves every number of steps, seed, learning rate, schedule and other scalar:
+    the number of steps is the trip count of a loop whose body is always the same code, so that how
+    steps are grouped into calls does not change a bit of the result.
+    """
+
+    def __init__(
+        self,
+        step: StepFunction,
+        feed: Feed,
+        scalars: Scalars,
+        seeds_at_once: int,
+        loop: bool,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          step: the step function.
+          feed: gives the examples of each step.
+          scalars: of every step what the optimizer is given, by keyword: float32 [total_steps], or
+            [total_steps, seeds_at_once] where each seed has its own.
+          seeds_at_once: seeds that train together; with 1 there is no axis for them.
+          loop: whether steps run in a compiled loop; a streamed feed cannot.
+        """
+        self._step = step
+        self._layout = step.layout
+        self._feed = feed
+        self._scalars = scalars
+        self._vector = seeds_at_once > 1
+        self._seed_axis = (SEED,) if self._vector else ()
+        self._own_scalars = scalars["learning_rate"].ndim == 2
+        self._scalars_axis = self._seed_axis if self._own_scalars else ()
+        self._max_steps = MAX_STEPS_PER_DISPATCH
+        function, statistics = step.__call__, step.statistics
+        if self._vector:
+            own_scalars = 0 if self._own_scalars else None
+            function = self._layout.vmap(function, in_axes=(0, None, 0, None, 0, own_scalars))
+            statistics = self._layout.vmap(statistics, in_axes=(0, None, 0, None, 0))
+        init = self._layout.vmap(step.init, in_axes=(0,)) if self._vector else step.init
+        # As it is given out a state is taken back; the metrics are on every device.
+        shapes = jax.eval_shape(step.init, jax.random.key(0))
+        placed = self._layout.state_shardings(shapes, *self._seed_axis)
+        self._init = jax.jit(init, out_shardings=placed)
+        self._statistics = jax.jit(statistics, out_shardings=placed)
+        eval_params = (
+            self._layout.vmap(step.eval_params, (0,)) if self._vector else step.eval_params
+        )
+        self._eval_params = jax.jit(eval_params, out_shardings=placed and placed.params)
+        self._in_loop = loop
+        self._jitted = jax.jit(
+            _loop(function) if loop else function,
+            donate_argnums=0,
+            out_shardings=(placed, self._layout.sharding()),
+        )
+        self.compilations = 0
+        self._compiled: jax.stages.Compiled | None = None
+
+    def with_scalars(self, scalars: Scalars) -> "Program":
+        """The same compiled program with other scalars of the same names and axes, its data."""
+        other = copy.copy(self)
+        other._scalars = scalars
+        return other
+
+    def init(self, seeds: Sequence[int]) -> TrainState:
+        """The state of these seeds before the first step."""
+        return self._init(self._keys(seeds))
+
+    def shapes(self, seeds: Sequence[int]) -> TrainState:
+        """The shapes and dtypes of that state, which costs nothing."""
+        return jax.eval_shape(self._init, self._keys(tuple(seeds)))
+
+    def compile(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Compiled:
+        """Compiles ahead, so that no timed step pays for it; a second call compiles nothing."""
+        if self._compiled is None:
+            self._compiled = self.lower(state, seeds).compile()
+            self.compilations += 1
+        return self._compiled
+
+    def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
+        """The program traced and lowered, for whoever wants to look at it."""
+        indices = np.zeros((1, self._feed.columns), np.int32)
+        arguments = self._loop_arguments if self._in_loop else self._step_arguments
+        return self._jitted.lower(
+            state, *arguments(seeds, self._feed.abstract, [indices for _ in seeds], 0)
+        )
+
+    def advance(
+        self, state: TrainState, seeds: Sequence[int], first_step: int, steps: int
+    ) -> tuple[TrainState, StepMetrics]:
+        """Runs `steps` steps from `first_step` without waiting for them.
+
+        Args:
+          state: the state before the first of them; its buffers are given up.
+          seeds: the group's seeds.
+          first_step: n of the first step.
+          steps: how many, at most `MAX_STEPS_PER_DISPATCH`.
+
+        Returns:
+          The state after them and their metrics, leaves of shape [>= steps] or [>= steps, seeds].
+        """
+        advance = self._looped if self._in_loop else self._dispatched
+        return advance(self.compile(state, seeds), state, seeds, first_step, steps)
+
+    def evaluated(self, state: TrainState) -> TrainState:
+        """The state with the parameters at which it is evaluated; for most optimizers itself."""
+        if not optimizers.evaluated_elsewhere(state.opt_state):
+            return state
+        return state._replace(params=self._eval_params(state))
+
+    def with_new_statistics(
+        self, state: TrainState, seeds: Sequence[int], first_step: int
+    ) -> TrainState:
+        """The state with its statistics estimated again at its own parameters.
+
+        On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
+        """
+        for step in range(first_step, first_step + STATISTICS_PASSES):
+            arguments = self._statistics_arguments(seeds, *self._feed(seeds, step, 1), step)
+            state = self._statistics(state, *arguments)
+        return state
+
+    def _looped(self, compiled, state, seeds, first_step, steps):
+        batches = self._feed(seeds, first_step, steps)
+        return compiled(state, *self._loop_arguments(seeds, *batches, first_step))
+
+    def _dispatched(self, compiled, state, seeds, first_step, steps):
+        history: list[StepMetrics] = []
+        for step in range(first_step, first_step + steps):
+            arguments = self._step_arguments(seeds, *self._feed(seeds, step, 1), step)
+            state, metrics = compiled(state, *arguments)
+            if self._feed.streamed and history:
+                # The step before: the device never runs dry, and never holds more than two batches.
+                jax.block_until_ready(history[-1])
+            history.append(metrics)
+        return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
+
+    def _loop_arguments(self, seeds, data, indices, first_step):
+        """What the compiled loop takes after the state; the steps are those of `indices`."""
+        indices = self._of_seeds(indices)
+        steps, put = len(indices), self._layout.put
+        missing = self._max_steps - steps  # the loop never reads the padding
+        scalars = {k: table[first_step : first_step + steps] for k, table in self._scalars.items()}
+        indices, scalars = jax.tree.map(
+            lambda table: np.pad(table, [(0, missing)] + [(0, 0)] * (table.ndim - 1)),
+            (indices, scalars),
+        )
+        return (
+            data,
+            put(indices, None, *self._seed_axis),
+            put(np.int32(first_step)),
+            self._keys(tuple(seeds)),
+            put(scalars, None, *self._scalars_axis),
+            put(np.int32(steps)),
+        )
+
+    def _step_arguments(self, seeds, data, indices, step):
+        """What the compiled step takes after the state."""
+        scalars = {name: table[step] for name, table in self._scalars.items()}
+        scalars = self._layout.put(scalars, *self._scalars_axis)
+        return *self._statistics_arguments(seeds, data, indices, step), scalars
+
+    def _statistics_arguments(self, seeds, data, indices, step):
+        put = self._layout.put
+        indices = put(self._of_seeds(indices)[0], *self._seed_axis)
+        return data, indices, put(np.int32(step)), self._keys(tuple(seeds))
+
+    def _of_seeds(self, indices: list[np.ndarray]) -> np.ndarray:
+        """int32 [steps, batch], with several seeds [steps, seeds, batch]."""
+        return np.stack(indices, axis=1) if self._vector else indices[0]
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a program lives as long as its process
+    def _keys(self, seeds: tuple[int, ...]) -> jax.Array:
+        def keys(seeds):
+            keys = jax.vmap(jax.random.key)(seeds)
+            return keys if self._vector else keys[0]
+
+        sharding = self._layout.sharding(*self._seed_axis)
+        return jax.jit(keys, out_shardings=sharding)(np.asarray(seeds, np.uint32))
+
+
+def _loop(function: Callable) -> Callable:
+    """`function` repeated a number of times that is an argument, its metrics collected in order."""
+
+    def loop(state, data, indices, first_step, key, scalars, steps):
+        def at(i):
+            return jax.tree.map(lambda table: table[i], scalars)
+
+        def body(i, carry):
+            state, history = carry
+            state, metrics = function(state, data, indices[i], first_step + i, key, at(i))
+            history = jax.tree.map(lambda kept, new: kept.at[i].set(new), history, metrics)
+            return state, history
+
+        _, shapes = jax.eval_shape(function, state, data, indices[0], first_step, key, at(0))
+        history = jax.tree.map(
+            lambda leaf: jnp.zeros((len(indices), *leaf.shape), leaf.dtype), shapes
+        )
+        return jax.lax.fori_loop(0, steps, body, (state, history))
+
+    return loop

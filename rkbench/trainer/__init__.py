@@ -1,0 +1,1 @@
+"""The rooms of the trainer: experiment, loop, evaluation, checkpoints, faults."""
