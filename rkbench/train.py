@@ -1,7 +1,7 @@
 """The trainer: `train_and_evaluate(config, workdir)` runs a config to its end, from where it is.
 
-A run is a list of groups of seeds (`rkbench.trainer.group`). Runs that share a program can also train as
-one group, side by side.
+A run is a list of groups of seeds (`rkbench.trainer.group`). Runs that share a program can also
+train as one group, side by side.
 """
 
 import contextlib

@@ -19,8 +19,6 @@ from rkbench import optimizers
 
 ROOT = pathlib.Path(rkbench.__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
-TOP_LEVEL = {package for package in PACKAGES if "." not in package}
 # Needed at run time by other packages that do not declare them (reasons in pyproject.toml).
 ONLY_INDIRECT = {"importlib-resources", "tensorboard", "tensorflow", "tensorflow-cpu"}
 
@@ -35,7 +33,7 @@ def _imported(folders) -> set[str]:
                     names |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - TOP_LEVEL
+    return names - set(sys.stdlib_module_names) - {"rkbench"}
 
 
 def _distributions(modules) -> set[str]:
@@ -55,29 +53,25 @@ def _names(requirements) -> set[str]:
     return {canonicalize_name(requirement.name) for requirement in requirements}
 
 
-def test_every_package_folder_is_listed():
-    found = {
-        ".".join(file.parent.relative_to(ROOT).parts)
-        for top in TOP_LEVEL
-        for file in (ROOT / top).rglob("*.py")
-    }
-    assert found == set(PACKAGES)
-
-
 def test_every_package_has_an_init():
-    missing = [p for p in PACKAGES if not (ROOT / p.replace(".", "/") / "__init__.py").is_file()]
-    assert missing == []
+    folders = {file.parent for file in (ROOT / "rkbench").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["configs", "workloads"])
+def test_the_top_level_links_to_what_is_installed_below_the_package(name):
+    assert (ROOT / name).resolve() == (ROOT / "rkbench" / name).resolve()
 
 
 def test_dependencies_are_what_the_packages_import():
-    imported = _distributions(_imported(TOP_LEVEL))
+    imported = _distributions(_imported(["rkbench"]))
     assert imported - ONLY_INDIRECT == _names(_requirements()) - ONLY_INDIRECT
 
 
 def test_tests_import_nothing_undeclared():
     # yaml and packaging come with ml_collections and pytest.
     transitive = {"packaging", "pyyaml"}
-    ours = {file.stem for file in (ROOT / "tests").glob("*.py")} | {"scripts"}
+    ours = {file.stem for file in (ROOT / "tests").rglob("*.py")} | {"scripts"}
     imported = _distributions(_imported(["tests"]) - ours)
     assert imported - _names(_requirements("test")) - transitive == set()
 

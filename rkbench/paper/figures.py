@@ -1,4 +1,4 @@
-"""Figures 1 to 18 as data: panels, curves, metrics, captions; `rkbench.drawing.plotting` draws them all."""
+"""Figures 1 to 18 as data: panels, curves, metrics, captions; `drawing.plotting` draws them."""
 
 import dataclasses
 import pathlib

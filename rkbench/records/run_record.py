@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+import rkbench
 from rkbench import __version__, errors, files, records
 from rkbench.configs import default
 from rkbench.configs.common import number
@@ -364,14 +365,15 @@ def source_commit() -> tuple[str | None, bool | None]:
     "1a2b3c-dirty": whoever installed it on another machine knew. None where nobody does.
     """
 
+    package = pathlib.Path(rkbench.__file__).parent
+
     def git(*arguments: str) -> str:
-        source = pathlib.Path(__file__).parent
         return subprocess.run(
-            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=20
+            ["git", *arguments], cwd=package, capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
 
     try:
-        if pathlib.Path(git("rev-parse", "--show-toplevel")) != pathlib.Path(__file__).parents[1]:
+        if pathlib.Path(git("rev-parse", "--show-toplevel")) != package.parent:
             return _told_commit()  # installed inside somebody else's repository
         code = ("--", ":/", ":(top,exclude)results")
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", *code))

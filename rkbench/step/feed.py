@@ -13,36 +13,11 @@ import jax
 import numpy as np
 
 from rkbench.step.sharding import EXAMPLES, ONE_DEVICE, Layout
+from rkbench.workloads.base import Arrays, Stream
 from rkbench.workloads.batches import batch_indices
 
 PyTree = Any
-Arrays = dict[str, np.ndarray]
 
-
-class Stream(Protocol):
-    """A split that is read batch by batch, as `workloads.imagenet.source.HostStream`."""
-
-    replaced: int  # damaged examples that others stand for in the batches given out so far
-
-    @property
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and dtype of each array of one example."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def batches(
-        self, seed: int, first_step: int, batch_size: int, places: np.ndarray
-    ) -> Generator[Arrays]:
-        """The examples at `places` (int [n]) of the batches from `first_step` on, without end."""
-        ...
-
-    def evaluation_batches(self, batch_size: int, places: np.ndarray) -> Generator[Arrays]:
-        """The same of the whole split once, in order.
-
-        The last batch may be short: places beyond its end are left out.
-        """
-        ...
 
 
 class Feed(Protocol):

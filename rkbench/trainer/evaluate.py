@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rkbench.step.feed import Stream
 from rkbench.step.sharding import EXAMPLES, ONE_DEVICE, Layout
 from rkbench.trainer import preemption
+from rkbench.workloads.base import Stream
 
 PyTree = Any
 

@@ -1,11 +1,39 @@
 """What the trainer knows of a workload: data, initial variables, loss per example, evaluation."""
 
+from collections.abc import Generator
 from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
 
-from rkbench.step.feed import Stream
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+
+class Stream(Protocol):
+    """A split that is read batch by batch, as `workloads.imagenet.source.HostStream`."""
+
+    replaced: int  # damaged examples that others stand for in the batches given out so far
+
+    @property
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of each array of one example."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, seed: int, first_step: int, batch_size: int, places: np.ndarray
+    ) -> Generator[Arrays]:
+        """The examples at `places` (int [n]) of the batches from `first_step` on, without end."""
+        ...
+
+    def evaluation_batches(self, batch_size: int, places: np.ndarray) -> Generator[Arrays]:
+        """The same of the whole split once, in order.
+
+        The last batch may be short: places beyond its end are left out.
+        """
+        ...
+
 
 ON_CORRUPT = ("raise", "skip")
 """What `config.on_corrupt` can be: a damaged example is an error, or another takes its place."""
@@ -14,7 +42,7 @@ Params: TypeAlias = Any
 """A pytree of float32 arrays: what the optimizer moves."""
 ModelState: TypeAlias = dict[str, Any]
 """Everything else a model keeps, by Flax collection: {"batch_stats": ...}, or {}."""
-Examples: TypeAlias = dict[str, np.ndarray] | Stream
+Examples: TypeAlias = Arrays | Stream
 """{"image": uint8 [N, ...], "label": int32 [N]} in a fixed order, or a stream of such batches."""
 Batch: TypeAlias = dict[str, Any]
 """{"image": [B, ...] as stored (uint8), "label": int32 [B]}.

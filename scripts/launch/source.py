@@ -12,8 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 INSTALLED = "installed"
 CLONE = "clone"
 
-_PACKAGE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")
-_PACKAGE += ("configs", "rkbench", "workloads")
+_PACKAGE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "rkbench")
 
 
 @dataclasses.dataclass(frozen=True)

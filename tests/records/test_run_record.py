@@ -82,6 +82,6 @@ def test_differences_name_fields_at_every_depth():
 def test_outside_git_the_commit_is_what_the_environment_says(monkeypatch, tmp_path, told, known):
     package = tmp_path / "site-packages" / "rkbench"
     package.mkdir(parents=True)
-    monkeypatch.setattr(run_record, "__file__", str(package / "run_record.py"))
+    monkeypatch.setattr(run_record.rkbench, "__file__", str(package / "__init__.py"))
     monkeypatch.setenv("RKBENCH_COMMIT", told)
     assert run_record.source_commit() == known

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_STREAM = 1  # last word of the counter; 0 is `rkbench.workloads.batches.permutation`'s
+_STREAM = 1  # last word of the counter; 0 is `workloads.batches.permutation`'s
 
 
 class Draws:

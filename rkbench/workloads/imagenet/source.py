@@ -1,7 +1,7 @@
 """Batches of ImageNet by step: read and preprocessed by Grain, in worker processes or in this one.
 
 The batch of step n is a pure function of (seed, n): which examples it holds is
-`rkbench.workloads.batches.batch_indices`', and what is random about an example is drawn from (seed, step,
+`workloads.batches.batch_indices`', and what is random about an example is drawn from (seed, step,
 position in the batch). So a run resumes at any step without reading what was before, and any number
 of processes read their slices of one global batch. Nothing here imports TensorFlow.
 """
