@@ -372,7 +372,7 @@ def test_an_optimizer_that_chooses_its_step_size_has_no_schedule():
 
 def test_configs_import_nothing_but_ml_collections():
     program = (
-        "import sys, configs.mnist_mlp; configs.mnist_mlp.get_config('rk4_dalr,full'); "
-        "print({'jax', 'flax', 'numpy', 'rkbench', 'workloads', 'tensorflow'} & set(sys.modules))"
+        "import sys; from rkbench.configs import mnist_mlp; mnist_mlp.get_config('rk4_dalr,full'); "
+        "print({'jax', 'flax', 'numpy', 'rkbench.workloads', 'tensorflow'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
