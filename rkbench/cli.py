@@ -8,28 +8,31 @@ from rkbench.commands import command_line
 
 # name: (module with a `run(argv)`, what it does)
 _COMMANDS = {
-    "train": ("rkbench.main", "train a config; resumes where it stopped"),
+    "train": ("rkbench.commands.train", "train a config; resumes where it stopped"),
     "list": ("rkbench.commands.listing", "show workloads, optimizers and configs"),
     "quickstart": (
         "rkbench.commands.quickstart",
         "compare Runge-Kutta with Adam on the embedded digits",
     ),
-    "table1": ("rkbench.paper.command", "reproduce Table 1 of the paper"),
-    "figure": ("rkbench.paper.command", "reproduce figures of the paper"),
-    "paper": ("rkbench.paper.command", "reproduce the table and all figures"),
-    "study": ("rkbench.paper.command", "learning rate x input scaling x method, full batch"),
-    "sweep": ("rkbench.sweep.command", "tune optimizers alike, and report what was chosen"),
-    "score": ("rkbench.scoring.command", "score and compare runs by their logs"),
-    "verify": ("rkbench.paper.verify", "compute every published number again from the logs"),
-    "compare": ("rkbench.comparison.command", "draw curves, sensitivity, stability and profiles"),
-    "report": ("rkbench.report", "show runs as one page: table, curves, sensitivity, profiles"),
+    "table1": ("rkbench.commands.paper", "reproduce Table 1 of the paper"),
+    "figure": ("rkbench.commands.paper", "reproduce figures of the paper"),
+    "paper": ("rkbench.commands.paper", "reproduce the table and all figures"),
+    "study": ("rkbench.commands.paper", "learning rate x input scaling x method, full batch"),
+    "sweep": ("rkbench.commands.sweep", "tune optimizers alike, and report what was chosen"),
+    "score": ("rkbench.commands.score", "score and compare runs by their logs"),
+    "verify": ("rkbench.commands.verify", "compute every published number again from the logs"),
+    "compare": ("rkbench.commands.compare", "draw curves, sensitivity, stability and profiles"),
+    "report": (
+        "rkbench.commands.report",
+        "show runs as one page: table, curves, sensitivity, profiles",
+    ),
     "archive": (
-        "rkbench.records.archive",
+        "rkbench.commands.archive",
         "keep runs small, joining the seeds of several workdirs",
     ),
     "convert": ("rkbench.commands.convert", "make a TFDS dataset fit for random access, once"),
-    "costs": ("rkbench.trainer.costs", "show parameters and FLOPs of every workload"),
-    "bench": ("rkbench.bench", "measure speed and memory, as ratios within one run"),
+    "costs": ("rkbench.commands.costs", "show parameters and FLOPs of every workload"),
+    "bench": ("rkbench.commands.bench", "measure speed and memory, as ratios within one run"),
 }
 
 

@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import io
+import math
 import os
 import pathlib
 import re
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -195,3 +196,23 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "the command line could not be read"
     return re.sub(r"^(ERROR:: |[\w.]*(Error|Exception): )", "", last)
+
+
+def targets(text: str) -> Mapping[str, float] | float:
+    """What --target says: one number for all, or {task or workload: number}."""
+    try:
+        if "=" not in text:
+            return _finite(text)
+        pairs = (part.rsplit("=", 1) for part in text.split(","))
+        return {name.strip(): _finite(number) for name, number in pairs}
+    except ValueError as error:
+        raise errors.UserError(
+            f"--target={text}: a number, or task=number,... is needed"
+        ) from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number

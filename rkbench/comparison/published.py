@@ -5,7 +5,7 @@ import pathlib
 from rkbench.comparison.pictures import Compared, pictures
 from rkbench.records import read_object, schemas
 from rkbench.records.names import namer
-from rkbench.scoring import collect, command, tabulate
+from rkbench.scoring import collect, output, tabulate
 
 RECORDS, SCORES = "records", "scores.json"
 
@@ -22,6 +22,6 @@ def files(folder: pathlib.Path) -> dict[str, str]:
     told = read_object(folder / SCORES, "a table of scores", schemas.ScoresTable)
     collection, name = collect([folder / RECORDS]), namer([folder / RECORDS])
     metric, targets, reference = told["metric"], told.get("targets"), told.get("reference")
-    found = command.files(tabulate(collection, metric, targets, reference, name))
+    found = output.files(tabulate(collection, metric, targets, reference, name))
     compared = Compared.of(collection, metric, targets)
     return found | {f"{one.name}.csv": one.numbers for one in pictures(compared, name)}

@@ -19,7 +19,6 @@ from rkbench.workloads.batches import batch_indices
 PyTree = Any
 
 
-
 class Feed(Protocol):
     """What `Program` takes its examples from.
 

@@ -7,12 +7,10 @@ operations a parameter, is left out.
 """
 
 import importlib
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rkbench import errors, files
-from rkbench.commands.command_line import Parser, output_path
+from rkbench import errors
 
 EXAMPLES = 8  # of the gradient that is counted
 
@@ -169,31 +167,6 @@ def table() -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def run(argv: list[str]) -> None:
-    """Prints the table, or puts it into a document between its two marks."""
-    parser = Parser(prog=argv[0], description=__doc__)
-    parser.add_argument(
-        "--output",
-        type=output_path,
-        help="a document with a table of costs to replace",
-    )
-    arguments = parser.parse_args(argv[1:])
-    if arguments.output is None:
-        print(table())
-    else:
-        document = _document(arguments.output)
-        files.write_text(arguments.output, with_table(document, table()))
-
-
-def _document(path: pathlib.Path) -> str:
-    try:
-        document = path.read_text(encoding="utf-8")
-        with_table(document, "")  # whether it has the marks, before anything is computed
-    except (OSError, UnicodeDecodeError, errors.UserError) as error:
-        raise errors.UserError(f"{path} cannot take the table: {error}") from error
-    return document
 
 
 MARKS = ("<!-- rkbench costs -->", "<!-- end -->")

@@ -1,19 +1,12 @@
-"""`rkbench verify [RESULTS]`: computes every number of the results again from the raw logs.
-
-Every seed's entry in every record, every cell of the tables and every point of every figure, the
-comparison's as well; any difference is named, and the exit code is 1.
-"""
+"""Published results computed again from the raw logs: every number, or the difference is named."""
 
 import math
 import pathlib
 import re
-import sys
 from collections.abc import Iterator, Mapping
 
-from rkbench.commands.command_line import Parser, folder_path
 from rkbench.comparison import published
 from rkbench.drawing import heatmap, plotting
-from rkbench.errors import UserError
 from rkbench.paper import drawing, input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure
 from rkbench.paper.plan import Places
@@ -21,28 +14,6 @@ from rkbench.records import Run, find
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 COMPARISON = "comparison"  # the folder of `rkbench score`'s and `compare`'s output, with records
-
-
-def run(argv: list[str]) -> None:
-    """Prints what was checked; exits with 1 where something differs."""
-    parser = Parser(prog=argv[0], description=__doc__)
-    parser.add_argument("results", type=folder_path, nargs="?", default=pathlib.Path("results"))
-    results = parser.parse_args(argv[1:]).results
-    if not results.is_dir():
-        raise UserError(f"{results} is not a folder with results")
-    differences = list(verify(results))
-    for difference in differences:
-        print(f"rkbench: {difference}", file=sys.stderr)
-    records = len(list(_records(results)))
-    files = len(drawing.manifest(results)) + len(_of_comparison(results / COMPARISON))
-    if not records and not files:
-        raise UserError(f"{results} holds no results: no record, no manifest.json, no comparison")
-    print(
-        f"{results}: {records} records, {files} tables and figures computed again from the logs, "
-        f"{len(differences)} differences"
-    )
-    if differences:
-        sys.exit(1)
 
 
 def verify(results: pathlib.Path) -> Iterator[str]:
@@ -65,6 +36,12 @@ def verify(results: pathlib.Path) -> Iterator[str]:
             drawn = figure(how["number"], how["scale"], how["axis"], records)
             yield from _of_file(results / f"{name}.csv", plotting.points(drawn))
     yield from _of_files(results / COMPARISON, _of_comparison(results / COMPARISON))
+
+
+def counts(results: pathlib.Path) -> tuple[int, int]:
+    """The number of records in a folder of results, and of the tables and figures made of them."""
+    files = len(drawing.manifest(results)) + len(_of_comparison(results / COMPARISON))
+    return len(list(_records(results))), files
 
 
 def _of_comparison(folder: pathlib.Path) -> dict[str, str]:

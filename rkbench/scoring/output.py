@@ -1,10 +1,4 @@
-"""`rkbench score DIR... [--target=0.95]`: scores and compares runs by nothing but their logs.
-
-Reads every run in or below the folders. Runs that differ in nothing but seeds are averaged, and
-nothing else is: methods are compared within a task (data, model and batch), and what is unfinished,
-damaged or there twice is left out and named. With a target, times to it are medians over seeds, and
-a seed that misses it takes for ever.
-"""
+"""What `rkbench score` says: tables as text, CSV and JSON."""
 
 import dataclasses
 import json
@@ -13,57 +7,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench.commands.command_line import Parser, folder_path
 from rkbench.drawing import tables
-from rkbench.errors import UserError
 from rkbench.files import write_text
 
 MISSED = "missed"
-
-
-def run(argv: list[str]) -> None:
-    """Prints the tables, and writes them where that is asked for."""
-    parser = Parser(prog=argv[0], description=__doc__)
-    parser.add_argument("folders", nargs="+", type=folder_path, metavar="DIR")
-    parser.add_argument("--metric", default="test/accuracy", help="default: test/accuracy")
-    parser.add_argument(
-        "--target", help="of the metric, as 0.95 or mnist_mlp=0.97,fashion_mlp=0.87"
-    )
-    parser.add_argument("--reference", help="method to compare with; default: each task's best")
-    parser.add_argument(
-        "--output", type=folder_path, help="folder for the tables, as CSV, JSON and text"
-    )
-    arguments = parser.parse_args(argv[1:])
-    goals = None if arguments.target is None else targets(arguments.target)
-
-    from rkbench.records.names import namer
-    from rkbench.scoring.collect import collect
-    from rkbench.scoring.tables import tabulate
-
-    collection, name = collect(arguments.folders), namer(arguments.folders)
-    found = tabulate(collection, arguments.metric, goals, arguments.reference, name)
-    print(text(found))
-    if arguments.output is not None:
-        for file in write(found, arguments.output):
-            print(file)
-
-
-def targets(text: str) -> Mapping[str, float] | float:
-    """What --target says: one number for all, or {task or workload: number}."""
-    try:
-        if "=" not in text:
-            return _finite(text)
-        pairs = (part.rsplit("=", 1) for part in text.split(","))
-        return {name.strip(): _finite(number) for name, number in pairs}
-    except ValueError as error:
-        raise UserError(f"--target={text}: a number, or task=number,... is needed") from error
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
-    return number
 
 
 def write(found: Any, folder: pathlib.Path) -> list[pathlib.Path]:
