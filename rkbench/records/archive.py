@@ -87,7 +87,8 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     for found in filter(is_ours, records.find(folder, SWEEP)):
         path = found / SWEEP
         record = read_object(path, "a sweep's record", schemas.SweepRecord)
-        record["command"] = _without_paths(record.get("command", []))
+        for part in (record, *record.get("parts", [])):
+            part["command"] = _without_paths(part.get("command", []))
         run_record.write_json(output / path.relative_to(folder), record)
     return len(runs)
 

@@ -144,6 +144,8 @@ class Workdir:
             raise
         # The seeds of the last command, which tell in older records what trained together.
         self.seeds_before = tuple(existing.get("config", {}).get("seeds", ()))
+        before = existing.get("config", {}).get("total_steps", plain["total_steps"])
+        self.earlier_end: int | None = before if before < plain["total_steps"] else None
         self.record = existing | {"config_hash": config_hash(plain), "config": plain}
         self._part: Record | None = None  # that of this process
 
@@ -193,14 +195,10 @@ class Workdir:
         self.write(**environment(), status="running", numerics=numerics(), **fields)
 
     def begin_group(self, seeds: Sequence[int]) -> None:
-        """Writes that this process trains these seeds, and that they train together.
-
-        A process of the same command on the same machine, source and versions continues the latest
-        part; any other begins one.
-        """
-        part = self._part or self._begun_part()
-        part["seeds"] = sorted({*part["seeds"], *seeds})
-        self._part = part
+        """Writes that this process trains these seeds, and that they train together."""
+        if self._part is None:
+            self._part = continued(self.record["parts"], self.record)
+        self._part["seeds"] = sorted({*self._part.get("seeds", []), *seeds})
         groups = [group for group in self.record.get("groups", []) if group != list(seeds)]
         self.write(groups=[*groups, list(seeds)])
 
@@ -209,16 +207,6 @@ class Workdir:
         self.record |= changes
         if self._lock is not None:
             write_json(self.folder / "run.json", self.record)
-
-    def _begun_part(self) -> Record:
-        """The part of this process."""
-        own = {name: self.record[name] for name in PART if name in self.record}
-        latest = self.record["parts"][-1] if self.record["parts"] else {}
-        if any(latest.get(name) != own.get(name) for name in PART if name != "started"):
-            self.record["parts"].append(own | {"seeds": []})
-        else:
-            latest.setdefault("resumed", []).append(own["started"])
-        return self.record["parts"][-1]
 
     def compiled(self, programs: int) -> None:
         """Notes how many programs this process has compiled for the run."""
@@ -320,6 +308,22 @@ def parts(record: Record) -> list[Record]:
         return []
     part = {name: record[name] for name in (*PART, "compilations") if name in record}
     return [copy.deepcopy(part) | {"seeds": [entry["seed"] for entry in record.get("seeds", [])]}]
+
+
+def continued(parts: list[Record], origin: Record) -> Record:
+    """The part among `parts` of a process that tells its `environment` in `origin`.
+
+    Where the latest has the same command, machine, source and versions, the process continues it;
+    else a new one is added.
+    """
+    own = {name: origin[name] for name in PART if name in origin}
+    for part in parts[-1:]:
+        if all(part.get(name) == own.get(name) for name in PART if name != "started"):
+            if own["started"] not in (part["started"], *part.get("resumed", [])[-1:]):
+                part.setdefault("resumed", []).append(own["started"])
+            return part
+    parts.append(own)
+    return own
 
 
 # Beside config, data and versions these decide a seed's numbers.

@@ -376,7 +376,7 @@ def test_unfinished_runs_are_named(a_run):
     for arguments in (["score", "runs"], ["compare", "runs", "--output=out"]):
         result = call(*arguments)
         check_refused(result, arguments)
-        assert "runs/run: status 'running'" in result[1]
+        assert "runs/run: status 'running'" in str(result)
     assert not os.path.lexists("out")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from console import rkbench
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -155,3 +156,12 @@ def test_an_unknown_command(tmp_path):
     expected = "rkbench: error: unknown command 'trian'; nearest: train, "
     assert result.stderr.startswith(expected)
     assert result.stderr.count("\n") == 1
+
+
+def test_ctrl_c_where_nothing_trains_is_one_line(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rkbench.commands.listing.run", interrupted)
+    assert rkbench(monkeypatch, "list") == 130
+    assert capsys.readouterr().err == "rkbench: interrupted\n"

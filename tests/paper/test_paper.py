@@ -220,6 +220,8 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
         np.testing.assert_array_equal(curve.x, range(5))
         assert (np.diff(curve.values, axis=1) > 0).all()
         assert [line["grad_evals"] for line in run.log][:5] == [evals * n for n in range(5)]
+    timing.interleave(configs)
+    assert len(order) == 16  # what is finished stands
 
 
 def test_differences_are_judged_by_the_combined_error():
