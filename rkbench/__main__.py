@@ -1,6 +1,6 @@
 """`python -m rkbench COMMAND`: the console command `rkbench`."""
 
-from rkbench.cli import main
+from rkbench.commands.cli import main
 
 if __name__ == "__main__":
     main()

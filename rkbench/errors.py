@@ -3,7 +3,10 @@
 import difflib
 from collections.abc import Iterable
 
-from rkbench.records.texts import printable
+from rkbench.texts import printable
+
+EXIT_USER_ERROR = 2
+EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
 
 
 class UserError(ValueError):
@@ -28,3 +31,10 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     if not candidates:
         return UserError(f"unknown {kind} {name!r}: there are none")
     return UserError(f"unknown {kind} {name!r}; nearest: {', '.join(candidates)}")
+
+
+def exit_code(error: Exception) -> int:
+    """What a process ends with: 2 for bad input, 74 where a file failed, 1 for anything else."""
+    if isinstance(error, UserError):
+        return EXIT_USER_ERROR
+    return EXIT_IO_ERROR if isinstance(error, OSError) else 1

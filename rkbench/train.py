@@ -18,7 +18,7 @@ from rkbench.records.run_log import RunLog
 from rkbench.records.run_record import Workdir, differences, environment
 from rkbench.trainer import distributed
 from rkbench.trainer.checkpoint import check_fit
-from rkbench.trainer.experiment import Experiment, side_by_side
+from rkbench.trainer.experiment import Experiment, learning_rates, side_by_side
 from rkbench.trainer.group import Group, Lane
 
 
@@ -110,7 +110,7 @@ def train_side_by_side(
 
 
 def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:
-    return Workdir(folder, experiment.config, writes=distributed.is_primary())
+    return Workdir(folder, experiment.config, distributed.is_primary(), learning_rates)
 
 
 @contextlib.contextmanager
@@ -159,8 +159,7 @@ def _what_is_left(run: Workdir, experiment: Experiment) -> tuple[list[tuple[int,
     missing = [seed for seed in wanted if seed not in finished]
     groups = []
     for seeds in _begun(run):
-        done = any(finished.get(seed) == "done" for seed in seeds)
-        if not done and not set(seeds).isdisjoint(missing):
+        if not any(finished.get(seed) for seed in seeds) and not set(seeds).isdisjoint(missing):
             groups.append(seeds)
             missing = [seed for seed in missing if seed not in seeds]
     together = len(experiment.seed_groups[0]) > 1
@@ -183,14 +182,16 @@ def _begun(run: Workdir) -> list[tuple[int, ...]]:
     ]
 
 
-def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, str]:
-    """How the seeds have ended whose outcome is recorded and whose log is as it was then.
+def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, bool]:
+    """The seeds whose outcome is recorded and whose log is as it was then.
 
-    A seed that has come to an earlier end than the config's is not finished: the run is extended.
+    A seed that has come to the end of a run that is extended now is not finished. The values tell
+    which seeds have all the steps; others have diverged or spent their budget, and would not train
+    where their group goes on.
     """
     finished = {}
     logged = metrics.fingerprints(run.folder / "metrics.jsonl")
-    nothing = metrics.Fingerprint().to_json()
+    nothing, total = metrics.Fingerprint().to_json(), run.record["config"]["total_steps"]
     for entry in run.record.get("seeds", []):
         seed = entry["seed"]
         now = logged.get(seed, nothing)
@@ -201,8 +202,10 @@ def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, str]:
                     "trained again from its last checkpoint before them",
                     file=sys.stderr,
                 )
-        elif entry["status"] == "diverged" or entry["steps"] >= run.record["config"]["total_steps"]:
-            finished[seed] = entry["status"]
+            continue
+        whole = entry["status"] == "done" and entry["steps"] >= (run.earlier_end or total)
+        if not (whole and run.earlier_end):
+            finished[seed] = whole
     return finished
 
 

@@ -1,6 +1,8 @@
 """What every test shares: strict numerics, caches of the session's own, and the real datasets."""
 
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -101,3 +103,21 @@ def without_processes(world, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     yield world
     signal.signal(signal.SIGTERM, before)
+
+
+def _with_eight_devices():
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
+
+
+@pytest.fixture(scope="session")
+def devices():
+    """Calls a function in a process with eight devices."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        1, context, initializer=_with_eight_devices
+    ) as pool:
+
+        def call(function, *arguments):
+            return pool.submit(function, *arguments).result()
+
+        yield call

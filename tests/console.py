@@ -2,7 +2,7 @@
 
 import sys
 
-from rkbench import cli
+from rkbench.commands import cli
 
 
 def rkbench(monkeypatch, *arguments):

@@ -11,17 +11,16 @@ ROOT = pathlib.Path(rkbench.__file__).parent
 
 # From the bottom to the top. A module may import from its own layer and from those before it.
 LAYERS = (
-    ("errors", "__init__"),
+    ("__init__", "texts", "errors", "files", "paths"),
     ("rk", "records", "workloads", "configs", "statistics"),
     ("optimizers", "drawing"),
     ("step",),
     ("trainer",),
     ("train", "scoring"),
     ("sweep", "comparison", "paper"),
-    ("report",),
-    ("bench",),
+    ("report", "verify", "bench"),
     ("commands",),
-    ("cli", "main", "__main__"),
+    ("main", "__main__"),
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 MOST_FLAT = 10

@@ -15,7 +15,7 @@ from jax._src import xla_bridge
 import rkbench.train
 import rkbench.workloads.image_classification
 import rkbench.workloads.models.mlp  # noqa: F401
-from rkbench import cli
+from rkbench.commands import cli
 
 
 def child(trial):

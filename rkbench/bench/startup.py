@@ -17,7 +17,7 @@ LIMIT = 300.0  # seconds after which a command is given up
 # Runs a console command and says on stderr whether TensorFlow was imported on the way.
 _WITNESS = """
 import sys
-from rkbench import cli
+from rkbench.commands import cli
 sys.argv = ["rkbench", *sys.argv[1:]]
 try:
     cli.main()

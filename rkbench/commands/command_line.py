@@ -17,8 +17,6 @@ from absl import flags, logging
 from rkbench import errors, paths
 from rkbench.commands import config_flag
 
-EXIT_USER_ERROR = 2
-EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h: the disk is full, a folder has gone
 EXIT_INTERRUPTED = 130  # what a shell says of a process that Ctrl-C ended
 EXIT_BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 
@@ -78,19 +76,12 @@ def _nobody_reads() -> bool:
     return gone
 
 
-def exit_code(error: Exception) -> int:
-    """What a process ends with: 2 for bad input, 74 where a file failed, 1 for anything else."""
-    if isinstance(error, errors.UserError):
-        return EXIT_USER_ERROR
-    return EXIT_IO_ERROR if isinstance(error, OSError) else 1
-
-
 def _end(error: Exception) -> NoReturn:
     message = " ".join(str(error).split())
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]} ..."
     print(f"rkbench: error: {message}", file=sys.stderr)
-    sys.exit(exit_code(error))
+    sys.exit(errors.exit_code(error))
 
 
 class Parser(argparse.ArgumentParser):

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import tuple_parser
 
 from rkbench import configs, errors, paths
+from rkbench.configs.common import with_real_numbers
 
 NONE = "None"
 _INSTALLED = pathlib.Path(configs.__file__).parents[1]
@@ -51,7 +52,7 @@ class ConfigArgument:
         if optimizer is not None:
             _, comma, words = (variant or "").partition(",")
             variant = f"{optimizer}{comma}{words}"
-        config = load(self.file, variant)
+        config = with_real_numbers(load(self.file, variant))
         for name, text in self.overrides.items():
             _override(config, name, text)
         return config.lock()

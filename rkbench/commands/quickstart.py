@@ -58,7 +58,7 @@ def _train(workdir: pathlib.Path) -> None:
         print(f"[{number}/{len(OPTIMIZERS)}] {label}, {len(SEEDS)} seeds", flush=True)
         config = digits_mlp.get_config(name)
         config.seeds = SEEDS
-        config.tensorboard = False  # importing TensorFlow would take as long as the training
+        config.tensorboard = False  # the table and the figure are what it is for
         train.train_and_evaluate(config.lock(), workdir / name)
     print(f"trained in {time.monotonic() - begin:.0f} s")
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure as Canvas
 from rkbench.drawing import plotting, tables
 from rkbench.records import METRICS
 from rkbench.records.names import Namer
-from rkbench.records.texts import literal
 from rkbench.scoring import Rate, Robustness
 from rkbench.scoring.scores import QUANTITIES
+from rkbench.texts import literal
 
 MOST_COLUMNS = 4
 _LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}

@@ -13,8 +13,8 @@ from rkbench.comparison.sensitivity import neighbourhoods, numbers
 from rkbench.drawing import plotting
 from rkbench.records import METRICS
 from rkbench.records.names import Namer
-from rkbench.records.texts import literal
 from rkbench.scoring import Rate, Robustness
+from rkbench.texts import literal
 
 
 def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:

@@ -36,14 +36,7 @@ PRESETS = {
     "momentum": {"learning_rate": 0.1, "momentum": 0.9},  # D.5
     "rk4": {"learning_rate": 0.75, **_RUNGE_KUTTA},  # D.5
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "midpoint": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "heun": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "ralston": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "rk2": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "kutta3": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "ssprk3": {"learning_rate": 0.75, **_RUNGE_KUTTA},
-    "rk4_38": {"learning_rate": 0.75, **_RUNGE_KUTTA},
+    "runge_kutta": {"learning_rate": 0.75, **_RUNGE_KUTTA},
     "rk": {"learning_rate": 0.75, "tableau": "rk4", **_RUNGE_KUTTA},
     # the same effective rate, learning_rate / (1 - momentum)
     "rk4_momentum": {"learning_rate": 0.075, "momentum": 0.9, **_RUNGE_KUTTA},

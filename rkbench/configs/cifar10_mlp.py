@@ -30,14 +30,7 @@ PRESETS = {
     "rk4_adagrad": {"learning_rate": 0.008, "eps": 0.1},  # E.2
     "rk4_modified_adagrad": {"learning_rate": 0.004},  # E.2
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.001},
-    "midpoint": {"learning_rate": 0.001},
-    "heun": {"learning_rate": 0.001},
-    "ralston": {"learning_rate": 0.001},
-    "rk2": {"learning_rate": 0.001},
-    "kutta3": {"learning_rate": 0.001},
-    "ssprk3": {"learning_rate": 0.001},
-    "rk4_38": {"learning_rate": 0.001},
+    "runge_kutta": {"learning_rate": 0.001},
     "rk": {"learning_rate": 0.001, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.001},
     "rk4_natural": {"learning_rate": 0.001},

@@ -31,14 +31,7 @@ PRESETS = {
     "rk4_momentum": {"learning_rate": 0.004, "momentum": 0.99},  # E.3
     "rk4_dalr": {"c": 1.0, "p": 0.8},
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.004},
-    "midpoint": {"learning_rate": 0.004},
-    "heun": {"learning_rate": 0.004},
-    "ralston": {"learning_rate": 0.004},
-    "rk2": {"learning_rate": 0.004},
-    "kutta3": {"learning_rate": 0.004},
-    "ssprk3": {"learning_rate": 0.004},
-    "rk4_38": {"learning_rate": 0.004},
+    "runge_kutta": {"learning_rate": 0.004},
     "rk": {"learning_rate": 0.004, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.004},
     "rk4_natural": {"learning_rate": 0.004},

@@ -10,7 +10,8 @@ A variant is `<optimizer>[,<word>...][,key=value...]`, for instance `rk4_dalr,fu
   keyword of the optimizer: also those that compose a Runge-Kutta method with other parts, as in
   `heun,preconditioner=adagrad,eps=0.1`. A value is a Python literal; what is none is a string.
 
-Presets are tables with the same keys: {optimizer: {field of the config or keyword: value}}.
+Presets are tables with the same keys: {optimizer: {field of the config or keyword: value}}. What
+"runge_kutta" says holds for every Runge-Kutta method that has no row of its own.
 """
 
 import ast
@@ -40,6 +41,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "ssprk3": _RUNGE_KUTTA,
     "rk4": _RUNGE_KUTTA,
     "rk4_38": _RUNGE_KUTTA,
+    "rkc1": {**_RUNGE_KUTTA, "stages": 4, "damping": 0.05, "monotone": False},
+    "rkc2": {**_RUNGE_KUTTA, "stages": 4, "damping": 2 / 13},
+    "rkl2": {**_RUNGE_KUTTA, "stages": 4},
     "rk": _RUNGE_KUTTA,  # and tableau: a name, or {"a": (...), "b": (...), "order": ...}
     "rk4_adagrad": {**_STEP, **_MOMENTUM, "eps": 0.1},
     "rk4_modified_adagrad": {**_STEP, **_MOMENTUM},
@@ -56,6 +60,7 @@ have more, of the parts one chooses or seldom used ones of optax's: `key=value` 
 WHOLE = frozenset(
     (
         *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed"),
+        *("stages",),
         *("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps"),
     )
 )
@@ -63,6 +68,9 @@ WHOLE = frozenset(
 
 They stand here for the same reason, and a test compares them too.
 """
+
+FAMILY = "runge_kutta"
+"""The preset of the Runge-Kutta methods that a config file names no preset for."""
 
 OPTAX_PREFIX = "optax:"
 _OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optimizer of optax's
@@ -119,7 +127,7 @@ def with_variant(
     settings = {}
     for word in words:
         if word in variants:
-            preset |= {**variants[word].settings, **variants[word].presets.get(name, {})}
+            preset |= {**variants[word].settings, **_of_optimizer(name, variants[word].presets, {})}
         else:
             key, value = _setting(word, config.workload, variants)
             settings[key] = value
@@ -137,9 +145,18 @@ def with_variant(
 def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     if name.startswith(OPTAX_PREFIX):
         return _OPTAX_PRESET
-    if name not in presets:
-        raise _unknown("optimizer", name, (*presets, f"{OPTAX_PREFIX}<name>"))
-    return presets[name]
+    if name not in presets and name not in OPTIMIZERS:
+        raise _unknown("optimizer", name, (*OPTIMIZERS, f"{OPTAX_PREFIX}<name>"))
+    found = _of_optimizer(name, presets, None)
+    if found is None:
+        raise ValueError(f"this config has no preset for {name!r}, and none for {FAMILY!r}")
+    return found
+
+
+def _of_optimizer(name: str, presets: Mapping[str, Preset], default: Any) -> Any:
+    """The preset of the optimizer, else that of its family, else `default`."""
+    is_runge_kutta = "preconditioner" in OPTIMIZERS.get(name, {})
+    return presets.get(name, presets.get(FAMILY, default) if is_runge_kutta else default)
 
 
 def _split(variant: str) -> list[str]:

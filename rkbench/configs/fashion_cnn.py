@@ -31,14 +31,7 @@ PRESETS = {
     "momentum": {"learning_rate": 0.01, "momentum": 0.9, **_BASELINE},  # D.5
     "rk4": {"learning_rate": 0.5},  # D.5
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.5},
-    "midpoint": {"learning_rate": 0.5},
-    "heun": {"learning_rate": 0.5},
-    "ralston": {"learning_rate": 0.5},
-    "rk2": {"learning_rate": 0.5},
-    "kutta3": {"learning_rate": 0.5},
-    "ssprk3": {"learning_rate": 0.5},
-    "rk4_38": {"learning_rate": 0.5},
+    "runge_kutta": {"learning_rate": 0.5},
     "rk": {"learning_rate": 0.5, "tableau": "rk4"},
     # the same effective rate, learning_rate / (1 - momentum)
     "rk4_momentum": {"learning_rate": 0.05, "momentum": 0.9},

@@ -42,14 +42,7 @@ PRESETS = {
     "nadamw": _NADAMW,
     "rk4": {"learning_rate": 0.16},  # D.5
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.16},
-    "midpoint": {"learning_rate": 0.16},
-    "heun": {"learning_rate": 0.16},
-    "ralston": {"learning_rate": 0.16},
-    "rk2": {"learning_rate": 0.16},
-    "kutta3": {"learning_rate": 0.16},
-    "ssprk3": {"learning_rate": 0.16},
-    "rk4_38": {"learning_rate": 0.16},
+    "runge_kutta": {"learning_rate": 0.16},
     "rk": {"learning_rate": 0.16, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.16},
     # the same effective rate, learning_rate / (1 - momentum)

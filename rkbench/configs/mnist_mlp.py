@@ -33,14 +33,7 @@ PRESETS = {
     "adam": {"learning_rate": 0.001},  # D.5
     "rk4": {"learning_rate": 0.003},  # D.5
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.003},
-    "midpoint": {"learning_rate": 0.003},
-    "heun": {"learning_rate": 0.003},
-    "ralston": {"learning_rate": 0.003},
-    "rk2": {"learning_rate": 0.003},
-    "kutta3": {"learning_rate": 0.003},
-    "ssprk3": {"learning_rate": 0.003},
-    "rk4_38": {"learning_rate": 0.003},
+    "runge_kutta": {"learning_rate": 0.003},
     "rk": {"learning_rate": 0.003, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.003},
     # the same effective rate, learning_rate / (1 - momentum)
@@ -72,14 +65,7 @@ FULL_PRESETS = {
     "rk4_dalr": {"c": 4.0, "p": 0.8},  # D.3
     "rk4_momentum": {"learning_rate": 0.004, "momentum": 0.95},  # D.4
     # RK4's learning rate, so that only the method differs
-    "euler": {"learning_rate": 0.004},
-    "midpoint": {"learning_rate": 0.004},
-    "heun": {"learning_rate": 0.004},
-    "ralston": {"learning_rate": 0.004},
-    "rk2": {"learning_rate": 0.004},
-    "kutta3": {"learning_rate": 0.004},
-    "ssprk3": {"learning_rate": 0.004},
-    "rk4_38": {"learning_rate": 0.004},
+    "runge_kutta": {"learning_rate": 0.004},
     "rk": {"learning_rate": 0.004, "tableau": "rk4"},
     "sgd": {"learning_rate": 0.004},
     "rk4_natural": {"learning_rate": 0.004},

@@ -18,8 +18,8 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from rkbench import files
 from rkbench.records import AXES, METRICS, Curve
-from rkbench.records.texts import literal
 from rkbench.statistics import band
+from rkbench.texts import literal
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

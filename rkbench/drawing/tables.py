@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from rkbench.records.texts import printable
+from rkbench.texts import printable
 
 Row = Sequence[str]
 

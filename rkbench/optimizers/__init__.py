@@ -5,10 +5,12 @@
     optimizers.grad_evals(state)  # 2
 
 To add a Runge-Kutta method, add a tableau to `rkbench/rk/tableaus.py`; to add another baseline,
-a row to `rkbench/optimizers/baselines.py`.
+a row to `rkbench/optimizers/baselines.py`. Beside `create` stand the helpers of `combine.py` for
+optax's wrappers and others' loops, and flax's `TrainState` for optimizers that take a `grad_fn`.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
@@ -23,9 +25,36 @@ from rkbench.optimizers.baselines import (
     Spending,
     optax_optimizers,
 )
+from rkbench.optimizers.combine import (
+    apply_if_all_finite,
+    bind,
+    check_first_stage,
+    learning_rate_groups,
+    masked_grad_fn,
+)
 from rkbench.optimizers.optimizer_states import find
 from rkbench.optimizers.rk_methods import RK_METHODS, RungeKuttaMethod, check_called
 from rkbench.rk import RungeKuttaState, Tableau
+
+if TYPE_CHECKING:
+    from rkbench.optimizers.flax_train_state import TrainState
+
+__all__ = [
+    "TrainState",
+    "apply_if_all_finite",
+    "bind",
+    "check_first_stage",
+    "create",
+    "eval_params",
+    "evaluated_elsewhere",
+    "grad_evals",
+    "hyperparameters",
+    "learning_rate_groups",
+    "masked_grad_fn",
+    "names",
+    "spending",
+    "step_size",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -64,8 +93,7 @@ def create(
       stage_clip_norm: the largest norm of the gradient at each stage; None for any. A step-size
         rule takes the loss's own gradient all the same.
       **hyperparameters: the optimizer's own keywords, see the function of that name. Numbers may
-        be traced. Parts of a Runge-Kutta method are names or the parts themselves, as
-        `preconditioner=adagrad(0.1)`.
+        be traced.
 
     Returns:
       An optimizer. Pass every `update` all of `grad_fn=` (Runge-Kutta methods), `value=`, `grad=`
@@ -76,7 +104,8 @@ def create(
         or no learning rate where one is needed.
     """
     # As `optax.inject_hyperparams` passes **hyperparameters on: as one keyword of that name.
-    hyperparameters = hyperparameters.pop("hyperparameters", {}) | hyperparameters
+    if isinstance(hyperparameters.get("hyperparameters"), Mapping):
+        hyperparameters |= hyperparameters.pop("hyperparameters")
     check_called("learning_rate", learning_rate)
     return _entry(name).create(
         learning_rate, hyperparameters, unroll_stages, clip_norm, stage_clip_norm
@@ -141,3 +170,11 @@ def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
     if name not in _registry():
         raise unknown("optimizer", name, _registry())
     return _registry()[name]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrainState":  # flax is imported by who asks for it
+        from rkbench.optimizers.flax_train_state import TrainState
+
+        return TrainState
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,23 +11,31 @@ from rkbench.optimizers.baselines import Spending
 from rkbench.rk import (
     FAMILIES,
     PRECONDITIONERS,
+    STABILIZED,
     STEP_SIZES,
     TABLEAUS,
+    Method,
     Preconditioner,
     StepSizeRule,
     Tableau,
     runge_kutta,
 )
-from rkbench.rk.checks import POSITIVE, check_number
+from rkbench.rk.clipped import clipped
 
-# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method, and take
-# a name or the part itself.
+# Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
-    "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()} | FAMILIES,
+    "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()}
+    | FAMILIES
+    | STABILIZED,  # their stages follow a recurrence in place of a tableau
     "preconditioner": PRECONDITIONERS,
     "step_size": STEP_SIZES,
 }
-OBJECTS = {"tableau": Tableau, "preconditioner": Preconditioner, "step_size": StepSizeRule}
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "tableau": (Tableau, Method),
+    "preconditioner": Preconditioner,
+    "step_size": StepSizeRule,
+}
+TERMS = {"weight_decay": 0.0, "l2": 0.0}  # keywords of every method beside its parts
 NOT_KEYWORDS = ("table", "learning_rate")  # parameters of factories that users give otherwise
 
 
@@ -62,7 +70,7 @@ class RungeKuttaMethod:
         open_parts = {key: given.get(key, default) for key, default in self._open.items()}
         parts = {**self._chosen, **open_parts}
         keywords = {key: keyword.default for key, keyword in part_keywords(parts).items()}
-        return {**open_parts, **keywords}
+        return {**open_parts, **keywords, **TERMS}
 
     def create(
         self,
@@ -79,27 +87,25 @@ class RungeKuttaMethod:
         arguments: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
         for key, keyword in keywords.items():
             arguments[keyword.part][keyword.parameter] = given.get(key, keyword.default)
-        preconditioner = _build("preconditioner", parts, arguments)
-        if stage_clip_norm is not None:
-            preconditioner = _clipped(preconditioner, stage_clip_norm)
         return runge_kutta(
             _build("tableau", parts, arguments),
             self._step_size(learning_rate, parts, arguments),
-            preconditioner=preconditioner,
+            preconditioner=clipped(_build("preconditioner", parts, arguments), stage_clip_norm),
             momentum=parts["momentum"],
             clip_norm=clip_norm,
+            **{term: given.get(term, default) for term, default in TERMS.items()},
             unroll_stages=unroll_stages,
             name=self.name,
         )
 
     def _step_size(self, learning_rate: Any, parts: dict, arguments: dict) -> StepSizeRule:
         rule = parts["step_size"]
-        if rule != "fixed":
+        if isinstance(rule, StepSizeRule) or rule != "fixed":
             if learning_rate is not None:
-                named, takes = isinstance(rule, str), ", ".join(arguments["step_size"])
+                takes = ", ".join(arguments["step_size"])
                 raise UserError(
-                    f"optimizer {self.name!r}: learning_rate has no effect with "
-                    + (f"the step-size rule {rule!r}, which takes: {takes}" if named else "a rule")
+                    f"optimizer {self.name!r}: learning_rate has no effect with the step-size rule "
+                    + (f"{rule!r}, which takes: {takes}" if takes else "given as step_size")
                 )
         elif learning_rate is None:
             raise UserError(f"optimizer {self.name!r} needs a learning_rate")
@@ -129,24 +135,6 @@ class RungeKuttaMethod:
             )
 
 
-def _clipped(preconditioner: Preconditioner, max_norm: float) -> Preconditioner:
-    """The preconditioner of a field whose gradient is clipped to `max_norm` at every stage.
-
-    The clipping belongs to the field: a step-size rule still sees the loss's own gradient.
-    """
-    check_number("stage_clip_norm", max_norm, POSITIVE)
-    clipping = optax.clip_by_global_norm(max_norm)
-
-    def clip(gradient: Any) -> Any:
-        return clipping.update(gradient, optax.EmptyState())[0]
-
-    def update(gradient: Any, state: Any) -> tuple[Any, Any]:
-        precondition, state = preconditioner.update(clip(gradient), state)
-        return lambda g: precondition(clip(g)), state
-
-    return Preconditioner(preconditioner.init, update)
-
-
 def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:
     """The keywords of the factories chosen in `parts`, by the name the user gives them.
 
@@ -163,25 +151,24 @@ def part_keywords(parts: Mapping[str, Any]) -> dict[str, Keyword]:
 
 
 def _factory(part: str, choice: Any) -> Callable[..., Any]:
-    """The factory called `choice`; a part may also be given itself, a tableau as a mapping too."""
-    if isinstance(choice, OBJECTS[part]):
+    """The factory called `choice`; or the part itself is given, a tableau also as a mapping."""
+    if isinstance(choice, KINDS[part]):
         return lambda: choice
-    check_called(part, choice)
+    if callable(choice):
+        raise UserError(f"{part}: give a name, or call {choice.__name__}(...) and give the result")
     if part == "tableau" and isinstance(choice, Mapping):
         return lambda: Tableau.from_mapping(choice)
     if not isinstance(choice, str) or choice not in PARTS[part]:
-        raise unknown(part.replace("_", "-"), str(choice), PARTS[part])
+        raise unknown(part.replace("_", "-"), choice, PARTS[part])
     return PARTS[part][choice]
 
 
 def check_called(argument: str, value: Any) -> None:
-    """Raises a UserError for a function that makes a part, where the part itself is needed."""
-    for name, factory in [item for part in PARTS.values() for item in part.items()]:
-        if value is factory:
-            raise UserError(
-                f"{argument} is the function {value.__name__} itself: call it, as "
-                f"{value.__name__}(), or give the name {name!r}"
-            )
+    """Raises a UserError for a function that makes a part, where what it makes is needed."""
+    factories = [factory for part in PARTS.values() for factory in part.values()]
+    if any(value is factory for factory in factories):
+        name = value.__name__
+        raise UserError(f"{argument} is the function {name} itself: call it, as {name}()")
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -22,7 +22,12 @@ TURNS = 20  # of each optimizer in a run, if it has so many steps
 
 
 def interleave(configs: Mapping[pathlib.Path, Any]) -> None:
-    """Times the configs, which have the same seeds and steps, each in its own workdir."""
+    """Times the configs, which have the same seeds and steps, each in its own workdir.
+
+    Where all are finished, nothing is done: their times stand.
+    """
+    if all(_is_finished(folder, config) for folder, config in configs.items()):
+        return
     with contextlib.ExitStack() as stack:
         timed = [
             _Timed(Experiment.from_config(config), folder, stack)
@@ -36,6 +41,13 @@ def interleave(configs: Mapping[pathlib.Path, Any]) -> None:
                     one.take_turn()
         for one in timed:
             one.finish()
+
+
+def _is_finished(folder: pathlib.Path, config: Any) -> bool:
+    with contextlib.closing(Workdir(folder, config)) as run:
+        ended = run.record.get("status") in summary.ENDS
+        steps = {entry["seed"]: entry["steps"] for entry in run.record.get("seeds", [])}
+    return ended and all(steps.get(seed, 0) >= config.total_steps for seed in config.seeds)
 
 
 class _Timed:

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -242,3 +242,19 @@ def aligned(seeds: Sequence[Columns], metric: str, axis: str) -> Curve:
         places = np.searchsorted(steps, own["step"][mask])
         x[row, places], values[row, places] = own[axis][mask], own[metric][mask]
     return Curve(np.nanmean(x, axis=0), values)
+
+
+def read_all(folders: Iterable[pathlib.Path]) -> list[Run]:
+    """Every run in or below the folders, once each, in the order of their paths.
+
+    Raises:
+      UserError: a folder holds none.
+    """
+    found: dict[pathlib.Path, Run] = {}
+    for folder in folders:
+        own = find(folder)
+        if not own:
+            raise errors.UserError(f"{folder} holds no runs: no run.json in it or below")
+        for one in own:
+            found.setdefault(one.resolve(), Run(one))
+    return list(found.values())

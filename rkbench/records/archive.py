@@ -49,13 +49,12 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     Raises:
       UserError: there is none, or one is not finished; nothing is written then.
     """
-    from rkbench.scoring.collect import find
 
     def is_ours(path: pathlib.Path) -> bool:  # not of an earlier archive below the folder
         inside = output.resolve() != folder.resolve()
         return not (inside and path.resolve().is_relative_to(output.resolve()))
 
-    runs = [run for run in find([folder]) if is_ours(run.folder)]
+    runs = [run for run in records.read_all([folder]) if is_ours(run.folder)]
     if not runs:
         raise UserError(f"{folder} holds no runs but those in {output}")
     for run in runs:
@@ -65,7 +64,8 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
     for found in filter(is_ours, records.find(folder, SWEEP)):
         path = found / SWEEP
         record = read_object(path, "a sweep's record", schemas.SweepRecord)
-        record["command"] = _without_paths(record.get("command", []))
+        for part in (record, *record.get("parts", [])):
+            part["command"] = _without_paths(part.get("command", []))
         run_record.write_json(output / path.relative_to(folder), record)
     return len(runs)
 

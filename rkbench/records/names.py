@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Callable, Sequence
 
-from rkbench.records.texts import printable
+from rkbench.texts import printable
 
 LONGEST = 100  # of a picture's name, without its suffix
 

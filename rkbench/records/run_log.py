@@ -3,11 +3,26 @@
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rkbench.records import metrics, tensorboard
 from rkbench.records.tensorboard import TensorBoardThread
-from rkbench.step.train_step import StepMetrics
+
+
+class Steps(Protocol):
+    """What the steps of a call report: arrays over steps."""
+
+    @property
+    def loss(self) -> Any: ...
+
+    @property
+    def grad_norm(self) -> Any: ...
+
+    @property
+    def learning_rate(self) -> Any: ...
+
+    @property
+    def grad_evals(self) -> Any: ...
 
 
 class RunLog:
@@ -67,9 +82,7 @@ class RunLog:
         """What the seeds of the last `truncate` have logged so far; see `holds`."""
         return self._logged.to_json()
 
-    def step(
-        self, seed: int, step: int, wall_time: float, history: StepMetrics, index: int
-    ) -> None:
+    def step(self, seed: int, step: int, wall_time: float, history: Steps, index: int) -> None:
         """Logs a training step; `history` holds arrays over steps and `index` says which."""
         self._write(
             seed,

@@ -11,7 +11,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -123,16 +123,28 @@ def write_json(path: pathlib.Path, content: Record) -> None:
 class Workdir:
     """A run's folder, owned by this process until `close`."""
 
-    def __init__(self, folder: pathlib.Path, config, writes: bool = True):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        config: Any,
+        writes: bool = True,
+        learning_rates: Callable[[Any], np.ndarray] | None = None,
+    ):
         """Takes the folder, making it if need be, and reads its record.
 
-        With `writes` false, as in all but one of the processes of a run, the record is kept in
-        memory and nothing is written.
+        Args:
+          folder: the run's.
+          config: the run's, a ConfigDict.
+          writes: false in all but one of the processes of a run: the record is kept in memory and
+            nothing is written.
+          learning_rates: config -> the rate of every step. By it a run can be extended whose rates
+            do not depend on its end; without it none can.
 
         Raises:
           UserError: it cannot be written, another process owns it, or it belongs to another config.
         """
         self.folder = folder
+        self._learning_rates = learning_rates
         plain = plain_config(config)
         _check_entries(folder)
         if not os.path.lexists(folder / ".lock"):
@@ -145,6 +157,8 @@ class Workdir:
             raise
         # The seeds of the last command, which tell in older records what trained together.
         self.seeds_before = tuple(existing.get("config", {}).get("seeds", ()))
+        before = existing.get("config", {}).get("total_steps", plain["total_steps"])
+        self.earlier_end: int | None = before if before < plain["total_steps"] else None
         self.record = existing | {"config_hash": config_hash(plain), "config": plain}
         self._part: Record | None = None  # that of this process
 
@@ -160,8 +174,9 @@ class Workdir:
             raise errors.UserError(f"{path} is not a run record: it has no config")
         recorded = identity(completed(record["config"], plain_config(default.get_config())))
         if differing := differences(recorded, identity(config)):
-            longer = _is_longer(recorded, identity(config))
-            remedy = _why_not_extended(record, recorded, config) if longer else ""
+            rates = self._learning_rates
+            longer = rates is not None and _is_longer(recorded, identity(config))
+            remedy = _why_not_extended(record, recorded, config, rates) if rates and longer else ""
             if longer and not remedy:
                 return record
             raise errors.UserError(
@@ -194,14 +209,10 @@ class Workdir:
         self.write(**environment(), status="running", numerics=numerics(), **fields)
 
     def begin_group(self, seeds: Sequence[int]) -> None:
-        """Writes that this process trains these seeds, and that they train together.
-
-        A process of the same command on the same machine, source and versions continues the latest
-        part; any other begins one.
-        """
-        part = self._part or self._begun_part()
-        part["seeds"] = sorted({*part["seeds"], *seeds})
-        self._part = part
+        """Writes that this process trains these seeds, and that they train together."""
+        if self._part is None:
+            self._part = continued(self.record["parts"], self.record)
+        self._part["seeds"] = sorted({*self._part.get("seeds", []), *seeds})
         groups = [group for group in self.record.get("groups", []) if group != list(seeds)]
         self.write(groups=[*groups, list(seeds)])
 
@@ -210,16 +221,6 @@ class Workdir:
         self.record |= changes
         if self._lock is not None:
             write_json(self.folder / "run.json", self.record)
-
-    def _begun_part(self) -> Record:
-        """The part of this process."""
-        own = {name: self.record[name] for name in PART if name in self.record}
-        latest = self.record["parts"][-1] if self.record["parts"] else {}
-        if any(latest.get(name) != own.get(name) for name in PART if name != "started"):
-            self.record["parts"].append(own | {"seeds": []})
-        else:
-            latest.setdefault("resumed", []).append(own["started"])
-        return self.record["parts"][-1]
 
     def compiled(self, programs: int) -> None:
         """Notes how many programs this process has compiled for the run."""
@@ -240,10 +241,10 @@ def _is_longer(recorded: Record, config: Record) -> bool:
     return same and isinstance(steps, int) and config["total_steps"] > steps
 
 
-def _why_not_extended(record: Record, recorded: Record, config: Record) -> str:
+def _why_not_extended(
+    record: Record, recorded: Record, config: Record, learning_rates: Callable[[Any], np.ndarray]
+) -> str:
     """What stands against training a run to a later end, with the remedy; "" where nothing does."""
-    from rkbench.trainer.experiment import learning_rates  # JAX: records are read without it
-
     steps = recorded["total_steps"]
     rates = [learning_rates(ml_collections.ConfigDict(one)) for one in (recorded, config)]
     if not np.array_equal(rates[0], rates[1][:steps]):
@@ -321,6 +322,22 @@ def parts(record: Record) -> list[Record]:
         return []
     part = {name: record[name] for name in (*PART, "compilations") if name in record}
     return [copy.deepcopy(part) | {"seeds": [entry["seed"] for entry in record.get("seeds", [])]}]
+
+
+def continued(parts: list[Record], origin: Record) -> Record:
+    """The part among `parts` of a process that tells its `environment` in `origin`.
+
+    Where the latest has the same command, machine, source and versions, the process continues it;
+    else a new one is added.
+    """
+    own = {name: origin[name] for name in PART if name in origin}
+    for part in parts[-1:]:
+        if all(part.get(name) == own.get(name) for name in PART if name != "started"):
+            if own["started"] not in (part["started"], *part.get("resumed", [])[-1:]):
+                part.setdefault("resumed", []).append(own["started"])
+            return part
+    parts.append(own)
+    return own
 
 
 # Beside config, data and versions these decide a seed's numbers.

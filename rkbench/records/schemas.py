@@ -75,9 +75,10 @@ class Origin(TypedDict, total=False):
 
 
 class Part(Origin, total=False):
-    """A part of a run, with its seeds."""
+    """A part of a run, with its seeds; `resumed`: when the same command was started again."""
 
     seeds: list[Whole]
+    resumed: list[str]
 
 
 class Entry(TypedDict, total=False):
@@ -129,10 +130,11 @@ class SweepChoice(TypedDict, total=False):
     compilations: Required[Whole]
 
 
-class SweepRecord(TypedDict, total=False):
+class SweepRecord(Origin, total=False):
     """sweep.json."""
 
-    command: list[str]
+    parts: list[Part]
+    seeds: list[Whole]
     sweep: Required[Object]
     choices: dict[str, SweepChoice]
 

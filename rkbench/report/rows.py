@@ -4,10 +4,10 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from rkbench import records
 from rkbench.errors import UserError
 from rkbench.records import Run, run_record
 from rkbench.scoring import Collection, SeedLog
-from rkbench.scoring.collect import find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
     """
     whole = {(log.folder, log.seed): log for setting in collection.settings for log in setting.logs}
     found = []
-    for run in find(folders):
+    for run in records.read_all(folders):
         notes = [o.reason for o in collection.omissions if o.folder == run.folder]
         try:
             entries = {entry["seed"]: entry for entry in run.record["seeds"]}

@@ -2,7 +2,7 @@
 
 An optimizer here is a product of four parts, each in a file of its own:
 
-    optimizer = tableau x preconditioner x step-size rule x momentum
+    optimizer = method x preconditioner x step-size rule x momentum
 
 At the parameters theta_n, with g = grad L and one mini-batch for the whole step,
 
@@ -16,14 +16,22 @@ At the parameters theta_n, with g = grad L and one mini-batch for the whole step
 
 Equation numbers are those of the paper this package reproduces; see CITATION.cff.
 
+The method is a tableau, a stabilised method (`rkc1`, `rkc2`, `rkl2`) or any other one-step method
+(`Method`); a step-size rule may keep a state,
+see the loss and the stages, and reject a step (`StepSizeRule`; `stateless` makes simple ones).
+
     optimizer = runge_kutta(RK4, 0.1, preconditioner=adagrad(eps=0.1), momentum=0.9)
     updates, state = optimizer.update(gradient, state, params, grad_fn=grad_fn)
 
 `gradient` is the first stage, k_1 before preconditioning, and is not computed again.
 `grad_fn(params)` is the gradient of the *same* loss: same mini-batch, same augmentation, same
 dropout key. With another one each stage would follow a different vector field.
+
+Clipping, weight decay and an L2 penalty are arguments of `runge_kutta`: before it in `optax.chain`
+they would change the first stage only, after it they would act on -h m.
 """
 
+from rkbench.rk.method import Advance, Method, Start
 from rkbench.rk.preconditioners import (
     PRECONDITIONERS,
     Preconditioner,
@@ -32,9 +40,10 @@ from rkbench.rk.preconditioners import (
     modified_adagrad,
     natural,
 )
-from rkbench.rk.rk_gradient import rk_gradient
+from rkbench.rk.rk_gradient import explicit, rk_gradient
 from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
-from rkbench.rk.step_size import STEP_SIZES, StepSizeRule, dalr, fixed
+from rkbench.rk.stabilized import STABILIZED, Recurrence, rkc1, rkc2, rkl2, stabilized
+from rkbench.rk.step_size import STEP_SIZES, Choice, StepSizeRule, dalr, fixed, stateless
 from rkbench.rk.tableaus import (
     EULER,
     FAMILIES,
@@ -61,19 +70,31 @@ __all__ = [
     "RK4",
     "RK4_38",
     "SSPRK3",
+    "STABILIZED",
     "STEP_SIZES",
     "TABLEAUS",
+    "Advance",
+    "Choice",
+    "Method",
     "Preconditioner",
+    "Recurrence",
     "RungeKuttaState",
+    "Start",
     "StepSizeRule",
     "Tableau",
     "adagrad",
     "dalr",
+    "explicit",
     "fixed",
     "identity",
     "modified_adagrad",
     "natural",
     "rk2",
     "rk_gradient",
+    "rkc1",
+    "rkc2",
+    "rkl2",
     "runge_kutta",
+    "stabilized",
+    "stateless",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -22,6 +23,11 @@ HALF_OPEN_UNIT: Range = ("a number in (0, 1]", lambda x: 0 < x <= 1)
 def is_traced(value: Any) -> bool:
     """Whether `value` is known only inside a compiled function."""
     return isinstance(value, Tracer)
+
+
+def is_any_traced(tree: Any) -> bool:
+    """Whether any leaf of a pytree is."""
+    return any(map(is_traced, jax.tree.leaves(tree)))
 
 
 def check_number(name: str, value: Any, valid: Range) -> None:

@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from rkbench.rk.checks import FINITE, NON_NEGATIVE, check_number
-from rkbench.rk.vector_space import Vector, scale, squared_norm
+from rkbench.rk.vector_space import (
+    Vector,
+    normalized,
+    root,
+    scale,
+    squared_norm,
+    squares,
+    wide_dtype,
+)
 
 Precondition = Callable[[Vector], Vector]
 
@@ -57,13 +65,13 @@ def adagrad(eps: Any = 0.1) -> Preconditioner:
     def update(gradient: Vector, state: AdagradState) -> tuple[Precondition, AdagradState]:
         # diag G_n = diag G_{n-1} + g(theta_n)^2
         total = jax.tree.map(
-            lambda s, g: s + jnp.square(g.astype(s.dtype)), state.sum_of_squares, gradient
+            lambda s, g: s + squares(g.astype(wide_dtype(g.dtype))), state.sum_of_squares, gradient
         )
         # A_n = (eps + diag G_n)^(-1/2)
         factors = jax.tree.map(lambda s: _inverse_root(jnp.asarray(eps, s.dtype) + s), total)
 
         def precondition(g: Vector) -> Vector:
-            return jax.tree.map(lambda a, x: (a * x.astype(a.dtype)).astype(x.dtype), factors, g)
+            return jax.tree.map(_scaled, factors, g)
 
         return precondition, AdagradState(total)
 
@@ -71,8 +79,14 @@ def adagrad(eps: Any = 0.1) -> Preconditioner:
 
 
 def _zeros(p: jax.Array) -> jax.Array:
+    """Real zeros, laid out over devices like `p`."""
     # Squares added up in bfloat16 would stop growing after some 256 steps.
-    return jnp.zeros(p.shape, jnp.float32 if p.dtype.itemsize < 4 else p.dtype)
+    return jnp.zeros_like(p, dtype=jnp.finfo(wide_dtype(p.dtype)).dtype)
+
+
+def _scaled(factor: jax.Array, x: jax.Array) -> jax.Array:
+    wide = wide_dtype(x.dtype)
+    return (factor.astype(wide) * x.astype(wide)).astype(x.dtype)
 
 
 def _inverse_root(x: jax.Array) -> jax.Array:
@@ -96,7 +110,14 @@ def natural(alpha: Any = -1.0) -> Preconditioner:
 
     def precondition(g: Vector) -> Vector:
         # G^alpha(theta) g(theta) = (1 + ||g(theta)||^2)^alpha g(theta)
-        return scale((1 + squared_norm(g)) ** jnp.asarray(alpha, dtype=float), g)
+        power, (s, unit) = jnp.asarray(alpha, dtype=float), normalized(g)
+        scaled = squared_norm(unit)  # ||g||^2 / s^2
+        # Where 1 is lost in the sum, ||g||^(1 + 2 alpha) (g / ||g||): the square may be infinite.
+        long = s > 2 / jnp.finfo(s.dtype).eps
+        squared = jnp.where(long, 0, s) ** 2 * scaled
+        length = jnp.where(long, s * root(scaled), 1)
+        factor = jnp.where(long, 1 / length, (1 + squared) ** power)
+        return scale(length ** (1 + 2 * power), scale(factor, g))
 
     return Preconditioner(lambda params: (), lambda gradient, state: (precondition, state))
 

@@ -1,4 +1,4 @@
-"""`runge_kutta`: tableau x preconditioner x step-size rule x momentum, as an optax optimizer."""
+"""`runge_kutta`: method x preconditioner x step-size rule x momentum, as an optax optimizer."""
 
 from typing import Any, NamedTuple
 
@@ -6,120 +6,212 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rkbench.rk.checks import DECAY, POSITIVE, check_number, is_traced
+from rkbench.rk.arguments import (
+    as_vector,
+    at,
+    check_gradient,
+    check_optional,
+    check_parts,
+    checked_grad_fn,
+    is_absent,
+)
+from rkbench.rk.checks import DECAY, NON_NEGATIVE, POSITIVE
+from rkbench.rk.method import Method, Start
 from rkbench.rk.preconditioners import Preconditioner, identity
-from rkbench.rk.rk_gradient import rk_gradient
+from rkbench.rk.rk_gradient import explicit
+from rkbench.rk.stabilized import Recurrence, stabilized
 from rkbench.rk.step_size import StepSizeRule, fixed
 from rkbench.rk.tableaus import Tableau
-from rkbench.rk.vector_space import scale
+from rkbench.rk.vector_space import Vector, add_scaled, clip, scale
 
 
 class RungeKuttaState(NamedTuple):
     """The state of `runge_kutta`."""
 
-    count: jax.Array  # n, steps taken: int32 scalar
+    count: jax.Array  # n, updates made, rejected steps among them: int32 scalar
     grad_evals: jax.Array  # gradient evaluations spent, with the caller's first stage: int32 scalar
     step_size: jax.Array  # h of the last step: float scalar
     preconditioner: Any  # what A_n is made of, e.g. diag G_n
-    momentum: Any  # optax's state of clipping and momentum, with m_n; empty without
+    momentum: Any  # m_n, like the parameters; () without momentum
+    rule: Any = ()  # the step-size rule's own
+    method: Any = ()  # the method's own, such as counts of iterations
 
 
 def runge_kutta(
-    tableau: Tableau,
+    method: Tableau | Recurrence | Method,
     learning_rate: Any,
     *,
     preconditioner: Preconditioner | None = None,
     momentum: Any = 0.0,
-    clip_norm: float | None = None,
+    clip_norm: Any = None,
+    weight_decay: Any = 0.0,
+    l2: Any = 0.0,
     unroll_stages: bool | None = None,
     name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """An explicit Runge-Kutta method as an optimizer; see `rkbench.rk` for the equations.
+    """A Runge-Kutta method as an optimizer; see `rkbench.rk` for the equations.
+
+    Numbers may be scalar arrays, traced too; momentum, weight_decay and l2 also optax schedules. Of
+    these three a Python 0 or None leaves the part out; an array or schedule does not, whatever its
+    value, so that a state never depends on a value.
 
     Args:
-      tableau: the method.
-      learning_rate: h: a number, a scalar array (traced too), an optax schedule or a step-size
-        rule such as `dalr(c=4.0, p=0.8)`.
+      method: a tableau, a stabilised method such as `rkc1(stages=8)`, or any other `Method`.
+      learning_rate: h >= 0: a number, an optax schedule or a step-size rule such as
+        `dalr(c=4.0, p=0.8)`.
       preconditioner: A_n; none by default.
-      momentum: beta in [0, 1) of Eq. (9), m <- beta m + g*; 0 or None keeps no m.
+      momentum: beta in [0, 1) of Eq. (9), m <- beta m + g*.
       clip_norm: the largest norm of g*, over all parameters: a longer g* is shortened to it before
         momentum. None does not clip. (To clip each stage, clip inside `grad_fn` and `gradient`.)
+      weight_decay: lambda >= 0 of decoupled weight decay, theta <- theta - h (m + lambda theta), as
+        in `optax.adamw`: it acts once a step, on theta_n, after clipping and momentum and outside
+        preconditioner and stages. With `EULER` this is SGDW (Loshchilov and Hutter 2019).
+      l2: lambda >= 0 of the penalty (lambda/2) ||theta||^2: lambda theta is added to the gradient
+        at every stage, so that the field followed, its preconditioner and DALR are those of the
+        loss with the penalty.
       unroll_stages: whether to write out the stages of a chain instead of compiling them as a
         loop. By default they are a loop. XLA's CPU backend runs convolutions about five times
         slower inside a loop: unroll there.
-      name: what error messages call the optimizer; the tableau's name by default.
+      name: what error messages call the optimizer; the method's name by default.
 
     Returns:
       An optimizer whose `update(gradient, state, params, *, grad_fn)` returns -h m. `gradient` is
       the gradient at `params` and serves as the first stage; `grad_fn(params)` is the gradient of
-      the same loss on the same batch. Other keyword arguments are ignored. In `optax.chain`, what
-      comes before changes the first stage only, while `grad_fn` gives the others: put clipping or
-      decay after it, or inside `grad_fn` and `gradient` both.
-    """
-    rule = learning_rate if isinstance(learning_rate, StepSizeRule) else fixed(learning_rate)
-    direction = _direction(clip_norm, momentum)
-    preconditioner = preconditioner or identity()
-    evaluations = tableau.evaluated_stages + rule.grad_evals
-    name = name or tableau.name
+      the same loss on the same batch, with the structure and shapes of `params`; methods of one
+      stage do without. `value`, the loss at `params`, and all other keyword arguments reach the
+      step-size rule and the method, which may need them.
 
-    def init(params) -> RungeKuttaState:
+      In `optax.chain`, what comes before changes the first stage only, while `grad_fn` gives the
+      others: no transformation of gradients belongs there. What comes after acts on the finished
+      update -h m: `clip_by_global_norm` there clips h m, and `add_decayed_weights` makes weights
+      grow. `clip_norm`, `weight_decay` and `l2` are what is meant.
+
+    Raises:
+      TypeError: a part that is a name or a factory; in `update`, leaves that are no floating-point
+        arrays, or a gradient, given or returned by `grad_fn`, that is unlike the parameters.
+      UserError: a number out of range.
+    """
+    check_parts(method, learning_rate, preconditioner)
+    for argument, number, valid in (
+        ("momentum", momentum, DECAY),
+        ("clip_norm", clip_norm, POSITIVE),
+        ("weight_decay", weight_decay, NON_NEGATIVE),
+        ("l2", l2, NON_NEGATIVE),
+    ):
+        check_optional(argument, number, valid)
+    rule = learning_rate if isinstance(learning_rate, StepSizeRule) else fixed(learning_rate)
+    name = name or method.name
+    if isinstance(method, Tableau):
+        method = explicit(method, bool(unroll_stages), rule.keeps_stages)
+    elif isinstance(method, Recurrence):
+        method = stabilized(method, bool(unroll_stages))
+    step = _Step(
+        name,
+        method,
+        rule,
+        preconditioner or identity(),
+        _Terms(momentum, clip_norm, weight_decay, l2),
+    )
+    return optax.GradientTransformationExtraArgs(step.init, step.update)
+
+
+class _Terms(NamedTuple):
+    """What is added to the gradient, and what is done to g* before the step."""
+
+    momentum: Any
+    clip_norm: Any
+    weight_decay: Any
+    l2: Any
+
+    def penalized(self, gradient: Vector, params: Vector, count: jax.Array) -> Vector:
+        """g + lambda theta."""
+        if is_absent(self.l2):
+            return gradient
+        return add_scaled(gradient, at(self.l2, count), params)
+
+    def direction(self, gradient: Vector, m: Any, count: jax.Array) -> Vector:
+        """m_{n+1} = beta m_n + g*, Eq. (9), with g* clipped."""
+        if self.clip_norm is not None:
+            gradient = clip(gradient, self.clip_norm)
+        if is_absent(self.momentum):
+            return gradient
+        return add_scaled(gradient, at(self.momentum, count), m)
+
+    def decayed(self, m: Vector, params: Vector, count: jax.Array) -> Vector:
+        """m_{n+1} + lambda theta_n."""
+        if is_absent(self.weight_decay):
+            return m
+        return add_scaled(m, at(self.weight_decay, count), params)
+
+
+class _Step(NamedTuple):
+    """The two functions of the optimizer."""
+
+    name: str
+    method: Method
+    rule: StepSizeRule
+    preconditioner: Preconditioner
+    terms: _Terms
+
+    def init(self, params: Any) -> RungeKuttaState:
+        params = as_vector(self.name, "the parameters", params)
         return RungeKuttaState(
             count=jnp.zeros((), jnp.int32),
             grad_evals=jnp.zeros((), jnp.int32),
             step_size=jnp.zeros((), float),
-            preconditioner=preconditioner.init(params),
-            momentum=direction.init(params),
+            preconditioner=self.preconditioner.init(params),
+            momentum=() if is_absent(self.terms.momentum) else jax.tree.map(jnp.zeros_like, params),
+            rule=_strongly_typed(self.rule.init(params)),
+            method=_strongly_typed(self.method.init(params)),
         )
 
-    def update(updates, state: Any, params=None, *, grad_fn: Any = None, **extra_args):
-        del extra_args
-        _require(name, params=params, grad_fn=grad_fn)
-        h = jnp.asarray(rule.step_size(state.count, params, updates, grad_fn), dtype=float)
-        precondition, preconditioner_state = preconditioner.update(updates, state.preconditioner)
-        # g* = sum_i b_i k_i, k_i = A_n g(theta_i), Eq. (1)
-        gradient = rk_gradient(
-            tableau,
-            field=lambda theta: precondition(grad_fn(theta)),
-            params=params,
-            first=precondition(updates),
-            step_size=h,
-            unroll=bool(unroll_stages),
-        )
-        # m_{n+1} = beta m_n + g*, Eq. (9)
-        m, momentum_state = direction.update(gradient, state.momentum, params)
-        state = RungeKuttaState(
+    def update(
+        self, updates, state: Any, params=None, *, grad_fn: Any = None, value=None, **extra_args
+    ) -> tuple[Vector, RungeKuttaState]:
+        start, preconditioner = self._start(updates, state, params, grad_fn, value, extra_args)
+        choice = self.rule.choose(start, state.rule)
+        h = jnp.asarray(choice.step_size, dtype=float)
+        advance = self.method.advance(start, h, state.method)  # g*, Eq. (1)
+        m = self.terms.direction(advance.gradient, state.momentum, state.count)
+        step = scale(-h, self.terms.decayed(m, start.params, state.count))  # Eq. (10)
+        kept = preconditioner, () if is_absent(self.terms.momentum) else m
+        accepted, rule_state = self.rule.review(start, h, advance, choice.state)
+        if accepted is not True:
+            step = _where(accepted, step, scale(0.0, step))
+            kept = _where(accepted, kept, (state.preconditioner, state.momentum))
+        spent = 1 + choice.grad_evals + advance.grad_evals
+        return step, RungeKuttaState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            grad_evals=state.grad_evals + evaluations,
+            grad_evals=state.grad_evals + jnp.asarray(spent, jnp.int32),
             step_size=h,
-            preconditioner=preconditioner_state,
-            momentum=momentum_state,
+            preconditioner=kept[0],
+            momentum=kept[1],
+            rule=rule_state,
+            method=advance.state,
         )
-        return scale(-h, m), state  # theta_{n+1} = theta_n - h m_{n+1}, Eq. (10)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def _start(self, updates, state, params, grad_fn, value, extra_args) -> tuple[Start, Any]:
+        """Where the step begins, from what the caller gave; and the preconditioner's state."""
+        name, count = self.name, state.count
+        if params is None:
+            raise TypeError(
+                f"optimizer {name!r}: update() needs params, the point at which its stages begin"
+            )
+        params = as_vector(name, "the parameters", params)
+        check_gradient(name, "the gradient", updates, params)
+        grad_fn = checked_grad_fn(name, grad_fn, params)
+        gradient = self.terms.penalized(as_vector(name, "the gradient", updates), params, count)
+        penalized = lambda theta: self.terms.penalized(grad_fn(theta), theta, count)  # noqa: E731
+        precondition, new = self.preconditioner.update(gradient, state.preconditioner)
+        first = precondition(gradient)
+        start = Start(count, params, gradient, penalized, precondition, first, value, extra_args)
+        return start, new
 
 
-def _direction(clip_norm: float | None, momentum: Any) -> optax.GradientTransformation:
-    """What is done to g* before the step: clipping, then m <- beta m + g*; both optional."""
-    parts: list[optax.GradientTransformation] = []
-    if clip_norm is not None:
-        check_number("clip_norm", clip_norm, POSITIVE)
-        parts.append(optax.clip_by_global_norm(clip_norm))
-    if is_traced(momentum) or momentum:
-        check_number("momentum", momentum, DECAY)
-        parts.append(optax.trace(decay=momentum))
-    if not parts:
-        return optax.identity()
-    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+def _strongly_typed(state: Any) -> Any:
+    """Python numbers and weakly typed arrays would change their type, and so compile twice."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
 
 
-def _require(name: str, **arguments: Any) -> None:
-    """Raises `TypeError` for an argument of `update` that was not given."""
-    reasons = {
-        "params": "params, the point at which its stages begin",
-        "grad_fn": "the keyword grad_fn, a function from parameters to the gradient of the same "
-        "loss on the same batch, because Runge-Kutta stages are gradients at further points",
-    }
-    for argument, value in arguments.items():
-        if value is None:
-            raise TypeError(f"optimizer {name!r}: update() needs {reasons[argument]}")
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    return jax.tree.map(lambda p, q: jnp.where(condition, p, q), x, y)

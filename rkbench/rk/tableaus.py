@@ -8,12 +8,14 @@ Differential Equations I", Sections II.1 and II.2; equation numbers are the pape
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from rkbench.errors import UserError, unknown
 from rkbench.rk import order_conditions
 from rkbench.rk.checks import HALF_OPEN_UNIT, check_number, is_traced
 
+ROUNDING = 1e-15  # of a coefficient of the size of 1
 TOLERANCE = 1e-10  # of an order condition: coefficients may be typed in with 12 decimals
 
 
@@ -74,26 +76,42 @@ class Tableau:
 
     @property
     def fsal(self) -> bool:
-        """Whether the last stage stands at the end of the step ("first same as last")."""
-        return self.stages > 1 and self.a[-1] == self.b
+        """Whether the last stage stands at the end of the step ("first same as last").
+
+        Up to rounding: 1/3 may have been typed in one row and computed in another.
+        """
+        return self.stages > 1 and all(
+            math.isclose(x, y, rel_tol=ROUNDING, abs_tol=ROUNDING)
+            for x, y in zip(self.a[-1], self.b, strict=True)
+        )
+
+    @property
+    def reduced(self) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+        """(a, b) of the stages that a step has to evaluate, the first always among them.
+
+        A stage is left out where neither the step nor a stage that is needed uses it. The last
+        stage of a FSAL method is one: it is the first of the next step, but cannot be handed on to
+        the next mini-batch's field.
+        """
+        needed = {0} | {i for i, weight in enumerate(self.b) if abs(weight) > ROUNDING}
+        for i in reversed(range(self.stages)):
+            if i in needed:
+                needed |= {j for j, entry in enumerate(self.a[i]) if entry != 0.0}
+        kept = sorted(needed)
+        return tuple(tuple(self.a[i][j] for j in kept) for i in kept), tuple(
+            self.b[i] for i in kept
+        )
 
     @property
     def evaluated_stages(self) -> int:
-        """The stages a step has to evaluate.
-
-        A FSAL method's last stage has weight 0 and is the first of the next step. It cannot be
-        handed on to the next mini-batch's field, so it is left out.
-        """
-        return self.stages - self.fsal
+        """The number of stages that a step has to evaluate, see `reduced`."""
+        return len(self.reduced[1])
 
     @property
     def is_chain(self) -> bool:
         """Whether each stage depends on the one before only: then the stages form a loop."""
-        return all(
-            entry == 0.0
-            for i, row in enumerate(self.a[: self.evaluated_stages])
-            for entry in row[: max(i - 1, 0)]
-        )
+        rows, _ = self.reduced
+        return all(entry == 0.0 for i, row in enumerate(rows) for entry in row[: max(i - 1, 0)])
 
     @property
     def stability_polynomial(self) -> tuple[float, ...]:
@@ -129,8 +147,10 @@ class Tableau:
                 )
 
     def _check_order(self) -> None:
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 1:
+        integer = isinstance(self.order, Integral) and not isinstance(self.order, bool)
+        if not integer or self.order < 1:
             raise self._error(f"order must be an integer >= 1, not {self.order!r}")
+        object.__setattr__(self, "order", int(self.order))
         if abs(math.fsum(self.b) - 1) > TOLERANCE:
             raise self._error(f"the weights b add up to {math.fsum(self.b):.12g}, not to 1")
         if self.order > self.stages:

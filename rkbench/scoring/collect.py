@@ -16,8 +16,8 @@ from rkbench import records
 from rkbench.errors import UserError
 from rkbench.records import Run, run_record
 from rkbench.records.names import Namer
-from rkbench.records.texts import printable
 from rkbench.scoring.outcomes import SeedLog
+from rkbench.texts import printable
 
 # What a method may choose; all other fields make up the task.
 METHOD_FIELDS = (
@@ -91,7 +91,7 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
     """
     groups: dict[str, tuple[Mapping, Mapping, dict[int, SeedLog]]] = {}
     omissions: list[Omission] = []
-    runs = find(folders)
+    runs = records.read_all(folders)
     contents = _contents(runs)
     for run in tqdm.tqdm(runs, "reading", unit="run", delay=1, disable=None):
         try:
@@ -140,18 +140,6 @@ def without_paths(collection: Collection, name: Namer) -> Collection:
 
     omissions = tuple(Omission(o.folder, named(o.reason)) for o in collection.omissions)
     return dataclasses.replace(collection, omissions=omissions)
-
-
-def find(folders: Iterable[pathlib.Path]) -> list[Run]:
-    """Every run in or below the folders, once each, in the order of their paths; see `collect`."""
-    found: dict[pathlib.Path, Run] = {}
-    for folder in folders:
-        own = records.find(folder)
-        if not own:
-            raise UserError(f"{folder} holds no runs: no run.json in it or below")
-        for one in own:
-            found.setdefault(one.resolve(), Run(one))
-    return list(found.values())
 
 
 def _seed_logs(run: Run, omissions: list[Omission]) -> Iterable[SeedLog]:

@@ -152,7 +152,7 @@ def _without(collection: Collection, metric: str) -> UserError:
     shown = [str(omission) for omission in collection.omissions[:MOST_NAMED]]
     if more := len(collection.omissions) - len(shown):
         shown.append(f"and {more} more")
-    return UserError(f"no whole run to take {metric} from: {'; '.join(shown)}")
+    return UserError(f"there is nothing to score: {'; '.join(shown)}")
 
 
 def _target(setting: Setting, targets: Mapping[str, float] | float | None) -> float | None:

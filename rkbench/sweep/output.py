@@ -7,7 +7,7 @@ from typing import Any
 
 from rkbench import errors, records, scoring
 from rkbench.drawing import tables
-from rkbench.records import run_record, schemas
+from rkbench.records import read_object, run_record, schemas
 from rkbench.records.archive import SWEEP as FILE
 from rkbench.records.run_record import Record
 from rkbench.statistics import percent
@@ -45,11 +45,19 @@ def write(
     choices: Sequence[Choice],
     protocol: Protocol,
     compilations: Mapping[str, int],
+    origin: Record,
 ) -> None:
-    """Writes `sweep.json` anew."""
+    """Writes `sweep.json` anew; `origin` is the `run_record.environment` of this process.
+
+    Each command, as those of other shards, keeps its own part.
+    """
+    path = workdir / FILE
+    parts = run_record.parts(read_object(path, "a sweep's record")) if path.exists() else []
+    run_record.continued(parts, origin)
     tunings = [choice.tuning for choice in choices]
     record = {
-        **run_record.environment(),
+        **origin,
+        "parts": parts,
         "sweep": description(tunings, protocol),
         "seeds": list(protocol.seeds),
         "choices": {
@@ -58,7 +66,7 @@ def write(
             for choice in choices
         },
     }
-    run_record.write_json(workdir / FILE, record)
+    run_record.write_json(path, record)
 
 
 def _of_choice(choice: Choice, workdir: pathlib.Path, protocol: Protocol) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from rkbench.errors import UserError
 
 def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
     """Trains what is missing of this shard, (i, n) with i from 0, chooses, and reports."""
+    from rkbench.records import run_record
     from rkbench.step import compilation
     from rkbench.sweep import output, results
     from rkbench.sweep.train import Trainer
     from rkbench.trainer.experiment import Experiment
 
     compilation.enable_cache()
-    record = output.read(workdir, tunings, protocol)
+    record, origin = output.read(workdir, tunings, protocol), run_record.environment()
     experiment = None
     for one in tunings:
         for trial in one.trials:  # refuses what cannot work, before anything is written
@@ -32,7 +33,7 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
 
     def choose() -> list[results.Choice]:
         found = [results.choose(one, protocol, trainer.failures) for one in tunings]
-        output.write(workdir, found, protocol, trainer.compilations)
+        output.write(workdir, found, protocol, trainer.compilations, origin)
         return found
 
     def rerun(tuning: Any) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rkbench import errors
-from rkbench.commands import command_line
 
 # A process that has been silent for so long is taken for dead, and the others end.
 HEARTBEAT_TIMEOUT_SECONDS = 60
@@ -152,7 +151,7 @@ def failing_at_once() -> Iterator[None]:
                 file=sys.stderr,
                 flush=True,
             )
-        os._exit(command_line.exit_code(error))
+        os._exit(errors.exit_code(error))
 
 
 def wait_for_all(where: str) -> None:

@@ -56,6 +56,7 @@ class Group:
         self._seconds = 0.0
         self._diverged: dict[int, int] = {}  # lane -> step
         self._ended: dict[int, tuple[int, float]] = {}  # lane, its budget spent -> step, seconds
+        self._unevaluated: set[int] = set()  # of those
         self._input: dict[str, float] = {}  # the feed's counters before this process
         self._steps_per_dispatch = 1
         self._state: TrainState = experiment.program.init(self._seeds)
@@ -91,6 +92,7 @@ class Group:
         preemption.raise_if_requested()  # nothing more is begun
 
     def _train_to_the_end(self) -> None:
+        self._evaluate_ended()
         if not self._evaluated and self._evaluates_at(self._step):
             self._evaluate()
         while self._step < self._config.total_steps and self._active():
@@ -135,6 +137,7 @@ class Group:
             self._seconds = progress["seconds"]
             self._diverged = {int(c): n for c, n in progress["diverged"].items()}
             self._ended = {int(c): (n, s) for c, (n, s) in progress.get("ended", {}).items()}
+            self._unevaluated = set(progress.get("unevaluated", []))
             self._input = progress["input"]
         elif self._checkpoints.set_aside and distributed.is_primary():
             self._keep_logs()
@@ -249,7 +252,14 @@ class Group:
         self._ended[column] = step, seconds
         every = self._config.eval_every_steps
         if step % every if every else step:  # else it has been evaluated there
-            self._evaluate_at(step, seconds, [column])
+            self._unevaluated.add(column)
+            self._evaluate_ended()
+
+    def _evaluate_ended(self) -> None:
+        """Evaluates the lanes that have ended, if that is still to be done."""
+        for column in sorted(self._unevaluated):
+            self._evaluate_at(*self._ended[column], [column])
+            self._unevaluated.remove(column)
 
     def _at_event(self) -> None:
         config = self._config
@@ -277,6 +287,7 @@ class Group:
                 "seconds": self._seconds,
                 "diverged": {str(c): n for c, n in self._diverged.items()},
                 "ended": {str(c): last for c, last in self._ended.items()},
+                "unevaluated": sorted(self._unevaluated),
                 "input": self._input_so_far(),
                 "evaluated": self._evaluated,
                 "logs": logs,

@@ -106,7 +106,11 @@ class Agent:
             folder.mkdir(exist_ok=True)
             self._download(folder / "fetched")
             (folder / "fetched").rename(self._workdir)  # who sees it sees all of it
-        shutil.copyfile(self._here / "job.json", self._workdir / "launch.json")
+        told = self._workdir / "launch.json"
+        told.unlink(
+            missing_ok=True
+        )  # a workdir may hold anything: nothing is written through a link
+        shutil.copyfile(self._here / "job.json", told)
         # A file server may hold the lock of a host that is no more. The launcher sees to it that
         # there is one machine a run, and only its first worker takes the lock.
         (self._workdir / ".lock").unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from resuming import contents
 
 import rkbench.train
-from rkbench import cli, optimizers
+from rkbench import optimizers
+from rkbench.commands import cli
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
 from rkbench.records import run_record, summary
@@ -376,7 +377,7 @@ def test_unfinished_runs_are_named(a_run):
     for arguments in (["score", "runs"], ["compare", "runs", "--output=out"]):
         result = call(*arguments)
         check_refused(result, arguments)
-        assert "runs/run: status 'running'" in result[1]
+        assert "runs/run: status 'running'" in str(result)
     assert not os.path.lexists("out")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from console import rkbench
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -103,7 +104,7 @@ def test_training_from_any_folder_with_overrides_and_tensorboard(tmp_path):
 
 LIGHT = """
 import sys
-from rkbench import cli
+from rkbench.commands import cli
 sys.argv = ["rkbench", *sys.argv[1:]]
 try:
     cli.main()
@@ -140,7 +141,7 @@ def test_commands_that_only_print_import_nothing_heavy(arguments, shown):
 def test_a_reader_that_has_gone_is_no_error(arguments, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    run = [sys.executable, "-m", "rkbench.cli", *arguments]
+    run = [sys.executable, "-m", "rkbench", *arguments]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     result = subprocess.run(
         run, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
@@ -150,8 +151,17 @@ def test_a_reader_that_has_gone_is_no_error(arguments, unbuffered):
 
 
 def test_an_unknown_command(tmp_path):
-    result = command("rkbench.cli", "trian")
+    result = command("rkbench", "trian")
     assert result.returncode == 2
     expected = "rkbench: error: unknown command 'trian'; nearest: train, "
     assert result.stderr.startswith(expected)
     assert result.stderr.count("\n") == 1
+
+
+def test_ctrl_c_where_nothing_trains_is_one_line(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rkbench.commands.listing.run", interrupted)
+    assert rkbench(monkeypatch, "list") == 130
+    assert capsys.readouterr().err == "rkbench: interrupted\n"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rkbench.commands import command_line
+from rkbench.commands import sweep as command
 from rkbench.errors import UserError
 from rkbench.records import run_record
-from rkbench.sweep import command
 
 RK4 = "configs/digits_mlp.py:rk4"
 

@@ -25,7 +25,7 @@ TRAIN = ["train", "--config=digits_mlp:rk4", "--config.total_steps=2", "--config
 
 def run(folder, *arguments, closed="", **environment):
     """The exit code of a command with these streams closed, as a shell closes them."""
-    command = [sys.executable, "-m", "rkbench.cli", *arguments]
+    command = [sys.executable, "-m", "rkbench", *arguments]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
         cwd=folder,

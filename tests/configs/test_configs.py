@@ -11,6 +11,7 @@ import pytest
 from rkbench import optimizers, workloads
 from rkbench.commands import command_line
 from rkbench.configs import common, default
+from rkbench.optimizers.rk_methods import TERMS
 
 CONFIGS = pathlib.Path(common.__file__).parent
 DEFAULT: dict[str, Any] = default.get_config().to_dict()
@@ -66,14 +67,16 @@ def test_every_preset_has_the_default_fields_and_makes_its_optimizer(workload, v
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_optimizer_has_a_preset_and_the_docstring_says_what_one_wants_to_know(workload):
     module = MODULES[workload]
-    assert set(module.PRESETS) == set(common.OPTIMIZERS)
+    assert set(module.PRESETS) <= {*common.OPTIMIZERS, common.FAMILY}
+    for optimizer in common.OPTIMIZERS:
+        assert module.get_config(optimizer).optimizer.name == optimizer
     for word in ("Reference:", "Expected:", "Cost", f"--config=configs/{workload}.py"):
         assert word in str(module.__doc__)
     documented = f"{module.__doc__} {module.get_config.__doc__}"
     for word in WORDS[workload]:
         assert word in documented
         changed = module.VARIANTS[word].presets
-        assert set(changed) <= set(common.OPTIMIZERS)
+        assert set(changed) <= {*common.OPTIMIZERS, common.FAMILY}
     assert ("smoke" in WORDS[workload]) == workload.startswith(("cifar", "imagenet"))
 
 
@@ -92,7 +95,7 @@ def test_every_registered_optimizer_is_in_the_table_with_its_defaults():
     for name, keywords in common.OPTIMIZERS.items():
         defaults = optimizers.hyperparameters(name)
         assert keywords.items() <= defaults.items(), name
-        seldom = {"eps_root", "mu_dtype", "nesterov", "mask", "tableau"}
+        seldom = {"eps_root", "mu_dtype", "nesterov", "mask", "tableau", "hvp", *TERMS}
         assert defaults.keys() - keywords.keys() <= seldom, name
         assert inspect.Parameter.empty not in defaults.values(), name
 

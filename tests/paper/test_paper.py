@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from console import rkbench
 
-from rkbench.paper import plan, table1, timing, verify
+from rkbench import verify
+from rkbench.paper import plan, table1, timing
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1, TIMING, shrunken
 from rkbench.paper.scales import SCALES
@@ -220,6 +221,8 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
         np.testing.assert_array_equal(curve.x, range(5))
         assert (np.diff(curve.values, axis=1) > 0).all()
         assert [line["grad_evals"] for line in run.log][:5] == [evals * n for n in range(5)]
+    timing.interleave(configs)
+    assert len(order) == 16  # what is finished stands
 
 
 def test_differences_are_judged_by_the_combined_error():

@@ -15,15 +15,16 @@ from console import rkbench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rkbench import verify
 from rkbench.comparison import pictures, published
 from rkbench.drawing import tables
 from rkbench.errors import UserError
-from rkbench.paper import drawing, plan, table1, verify
+from rkbench.paper import drawing, plan, table1
 from rkbench.paper.runs import SMALL_BATCH
 from rkbench.records import Run, archive, metrics, read_object, run_record
 from rkbench.records.names import namer
 from rkbench.report import content, page
-from rkbench.scoring import collect, command, tabulate
+from rkbench.scoring import collect, output, tabulate
 from rkbench.sweep import output
 from rkbench.sweep.plan import Protocol
 
@@ -56,7 +57,7 @@ def runs(good_runs, tmp_path, monkeypatch):
 def score():
     collection, name = collect([ROOT]), namer([ROOT])
     found = tabulate(collection, METRIC, 0.5, None, name)
-    files = command.files(found)
+    files = output.files(found)
     for text in files.values():
         text.encode()
     return found.omissions

@@ -1,25 +1,27 @@
 """Records whose log or run.json was changed after the end: every reader says what it leaves out."""
 
 import csv
+import errno
 import gzip
 import json
 import math
 import os
 import pathlib
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 import report_runs
 from console import rkbench
 
-from rkbench import scoring
+from rkbench import scoring, texts, verify
 from rkbench.comparison import sensitivity
 from rkbench.drawing import plotting
 from rkbench.errors import UserError
 from rkbench.paper import plan, table1
 from rkbench.paper.runs import SMALL_BATCH
-from rkbench.records import Run, archive, find, logs, metrics, run_record, texts
+from rkbench.records import Run, archive, find, logs, metrics, run_record
 from rkbench.records.names import LONGEST, file_name, namer
 from rkbench.report import content
 from rkbench.scoring.collect import alike, collect
@@ -233,12 +235,36 @@ def test_every_reader_follows_links(command, tmp_path, monkeypatch, capsys):
     assert (code, told.err.count("seconds is")) == ((1, 2) if command == "verify" else (0, 0))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_cannot_be_entered_is_named(tmp_path):
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path, monkeypatch):
     write(tmp_path / "good", False)
-    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if pathlib.Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert find(tmp_path) == [tmp_path / "closed", tmp_path / "good"]
     (omission,) = collect([tmp_path]).omissions
     assert omission.folder.name == "closed"
+
+
+def test_a_log_is_held_in_little_memory(tmp_path):
+    report_runs.write_run(tmp_path / "run", seeds=(0,), points=5_000)
+    run = Run(tmp_path / "run")
+    tracemalloc.start()
+    assert len(run.logged[0].columns["step"]) == 9_999
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3e6  # a list of the records takes three times as much
+
+
+def test_the_last_digits_of_another_machine_are_no_difference():
+    assert verify._alike("step,1.5000000000000004,adam2", "step,1.5000000000000002,adam2")
+    for other in ("step,1.50001,adam2", "step,1.5000000000000004,adam3", "step,1.5,2,adam2", "x"):
+        assert not verify._alike("step,1.5000000000000004,adam2", other)
 
 
 def test_unfinished_runs_are_named_where_there_is_nothing_else(tmp_path, monkeypatch, capsys):
@@ -247,7 +273,7 @@ def test_unfinished_runs_are_named_where_there_is_nothing_else(tmp_path, monkeyp
     assert record["config"]["seeds"] == [0, 1]
     assert rkbench(monkeypatch, "score", tmp_path / "run") == 2
     assert capsys.readouterr().err == (
-        f"rkbench: error: no whole run to take {METRIC} from: {tmp_path / 'run'}: status 'running':"
+        f"rkbench: error: there is nothing to score: {tmp_path / 'run'}: status 'running':"
         " no result of seeds [0, 1]\n"
     )
 

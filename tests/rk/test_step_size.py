@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from rkbench import rk
 from rkbench.errors import UserError
-from rkbench.rk import RK4, adagrad, dalr, fixed
+from rkbench.rk import RK4, Start, adagrad, dalr, fixed
 
 # optax types updates and states as wide unions; here they are what they are.
 runge_kutta: Any = rk.runge_kutta
@@ -32,7 +32,9 @@ def network_params():
 
 
 def rule_step_size(rule, params, grad_fn):
-    return rule.step_size(jnp.zeros((), jnp.int32), params, grad_fn(params), grad_fn)
+    g = grad_fn(params)
+    start = Start(jnp.zeros((), jnp.int32), params, g, grad_fn, lambda g: g, g)
+    return rule.choose(start, rule.init(params)).step_size
 
 
 def test_dalr_against_a_dense_hessian(x64):

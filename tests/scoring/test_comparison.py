@@ -8,8 +8,8 @@ import pytest
 import report_runs
 from console import rkbench
 
+from rkbench import verify
 from rkbench.comparison import contenders, curves, sensitivity
-from rkbench.paper import verify
 from rkbench.records import Run
 from rkbench.records.names import file_name, namer
 from rkbench.scoring import collect, score

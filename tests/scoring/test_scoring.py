@@ -11,10 +11,10 @@ import pytest
 from scipy import integrate, stats
 
 from rkbench import scoring, statistics
+from rkbench.commands import score
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
 from rkbench.records.run_record import plain_config
-from rkbench.scoring import command
 from rkbench.scoring.tables import tabulate
 
 ONE = {0: 0.91, 1: 0.93, 2: 0.96, 3: 0.92}
@@ -279,7 +279,7 @@ def test_tables_compare_within_a_task_and_say_where_computation_differs(tmp_path
 
 def test_the_command_prints_and_writes_all_of_it(tmp_path, capsys):
     write_comparison(tmp_path / "runs")
-    command.run(
+    score.run(
         [
             *("score", str(tmp_path / "runs"), "--target=digits_mlp=0.95", "--reference=adam"),
             f"--output={tmp_path / 'out'}",
@@ -302,4 +302,4 @@ def test_the_command_prints_and_writes_all_of_it(tmp_path, capsys):
 @pytest.mark.parametrize("target", ["high", "digits_mlp=high", "a=1,b"])
 def test_a_target_that_is_no_number_is_an_error(tmp_path, target):
     with pytest.raises(UserError, match="a number, or task=number"):
-        command.run(["score", str(tmp_path), f"--target={target}"])
+        score.run(["score", str(tmp_path), f"--target={target}"])

@@ -1,9 +1,5 @@
 """One config on one, two, four and eight devices: the same training, up to the order of sums."""
 
-import concurrent.futures
-import multiprocessing
-import os
-
 import numpy as np
 import on_devices
 import pytest
@@ -12,22 +8,6 @@ from rkbench.errors import UserError
 
 # Sums of 2 to 8 parts in float32 in another order, carried through five steps.
 TOLERANCE = 2e-5
-
-
-def _start():
-    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
-
-
-@pytest.fixture(scope="session")
-def devices():
-    """Calls a function of `on_devices` in a process with eight devices."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_start) as pool:
-
-        def call(function, *arguments):
-            return pool.submit(function, *arguments).result()
-
-        yield call
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,16 @@ import pathlib
 import numpy as np
 import pytest
 
+from rkbench import errors
 from rkbench.commands import command_line
-from rkbench.configs import digits_mlp
+from rkbench.commands import sweep as command
+from rkbench.configs import common, digits_mlp
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench.errors import UserError
 from rkbench.records.run_record import Workdir
 from rkbench.scoring import collect
 from rkbench.step.program import Program
-from rkbench.sweep import command, plan, results, space
+from rkbench.sweep import plan, results, space
 from rkbench.sweep.sampling import sample
 
 pytestmark = pytest.mark.standard_promotion
@@ -78,7 +80,7 @@ def test_an_optimizer_has_its_own_space_or_that_of_all():
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("[a-z]*_*.py")))
 def test_installed_spaces_fit_every_optimizer(file):
     spaces = space.load(file)
-    for name in digits_mlp.PRESETS:
+    for name in common.OPTIMIZERS:
         own = space.of_optimizer(spaces, config(name))
         tuned = plan.tuning(config(name), own, plan.Protocol(trials=2), pathlib.Path("x"))
         assert len(tuned.trials) == 2
@@ -287,13 +289,19 @@ def check_folders(folder):
     assert "test/accuracy" in (folder / "chosen" / "metrics.jsonl").read_text()
 
 
-def test_shards_share_the_work_and_the_last_one_chooses(tmp_path, arguments, capsys):
+def test_shards_share_the_work_and_the_last_one_chooses(tmp_path, arguments, capsys, monkeypatch):
     arguments += ["--trials=3", "--seeds="]
+    monkeypatch.setattr("sys.argv", ["rkbench", "sweep", "--shard=1/2"])
     command.run([*arguments, "--shard=1/2"])
     assert "1 trials are not finished" in capsys.readouterr().out
     assert read(tmp_path)["choices"]["euler"]["best"] is None
     assert not (tmp_path / "sweep" / "euler" / "trial-001").exists()
+    monkeypatch.setattr("sys.argv", ["rkbench", "sweep", "--shard=2/2"])
     command.run([*arguments, "--shard=2/2"])
+    assert [part["command"][-1] for part in read(tmp_path)["parts"]] == [
+        "--shard=1/2",
+        "--shard=2/2",
+    ]
     assert read(tmp_path)["choices"]["euler"]["best"] == "euler/trial-001"
     with pytest.raises(UserError, match=r"another sweep; it differs in protocol\.trials"):
         command.run([*arguments[:-2], "--trials=5"])
@@ -407,7 +415,7 @@ def test_a_bad_command_line_is_an_error_before_anything_is_written(
 ):
     with pytest.raises(SystemExit) as stopped, command_line.user_errors():
         command.run([*arguments, *more])
-    assert stopped.value.code == command_line.EXIT_USER_ERROR
+    assert stopped.value.code == errors.EXIT_USER_ERROR
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert message in printed

@@ -165,7 +165,7 @@ COMMANDS = {
     "train": ("rkbench.train.train_and_evaluate", ["--config=configs/digits_mlp.py:adam"]),
     "quickstart": ("rkbench.commands.quickstart._train", []),
     "sweep": (
-        "rkbench.sweep.command.sweep",
+        "rkbench.sweep.tune.sweep",
         ["--config=configs/digits_mlp.py:adam", "--space=configs/sweeps/learning_rate.py"],
     ),
     "table1": ("rkbench.paper.train.train", []),

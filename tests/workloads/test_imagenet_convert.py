@@ -151,6 +151,17 @@ def test_damaged_result_is_not_taken_for_done(tfrecords, converted, tmp_path):
         conversion.convert(tfrecords, target)
 
 
+def test_nothing_is_written_through_a_link_in_an_unfinished_target(tfrecords, tmp_path):
+    staging = tmp_path / f"{DATASET.name}.incomplete"
+    staging.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (staging / records.INFO).symlink_to(victim)
+    with pytest.raises(UserError, match="it must be no link"):
+        conversion.convert(tfrecords, tmp_path / DATASET.name)
+    assert victim.read_text() == "mine"
+
+
 @pytest.mark.parametrize("damage", ["short", "changed"])
 def test_damaged_source_is_named(copied, tmp_path, damage):
     shard = copied / "imagenet2012-validation.tfrecord-00000-of-00001"
