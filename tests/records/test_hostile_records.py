@@ -24,7 +24,8 @@ from rkbench.paper.runs import SMALL_BATCH
 from rkbench.records import Run, archive, metrics, read_object, run_record
 from rkbench.records.names import namer
 from rkbench.report import content, page
-from rkbench.scoring import collect, output, tabulate
+from rkbench.scoring import collect, tabulate
+from rkbench.scoring import output as scores
 from rkbench.sweep import output
 from rkbench.sweep.plan import Protocol
 
@@ -57,7 +58,7 @@ def runs(good_runs, tmp_path, monkeypatch):
 def score():
     collection, name = collect([ROOT]), namer([ROOT])
     found = tabulate(collection, METRIC, 0.5, None, name)
-    files = output.files(found)
+    files = scores.files(found)
     for text in files.values():
         text.encode()
     return found.omissions
