@@ -11,12 +11,13 @@ PYTEST_ARGS := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # No look-up of newer versions of pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help quickstart test format
+.PHONY: help quickstart test docs format
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  install into .venv, train on the embedded digits, draw the results"
 	@echo "make test        install into .venv, then formatter, linter, type checker and tests"
+	@echo "make docs        install into .venv, then build the documentation into docs/_build/html"
 	@echo "make format      format the code and fix what the linter can fix"
 
 quickstart: $(INSTALLED)
@@ -27,6 +28,11 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Warnings are errors. It needs no network.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -b html -W --keep-going --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -45,8 +45,16 @@ def _distributions(modules) -> set[str]:
 
 def _requirements(*extras) -> list[Requirement]:
     project = PYPROJECT["project"]
-    optional = [line for extra in extras for line in project["optional-dependencies"][extra]]
-    return [Requirement(line) for line in project["dependencies"] + optional]
+    requirements = [Requirement(line) for line in project["dependencies"]]
+    remaining = list(extras)
+    while remaining:
+        optional = map(Requirement, project["optional-dependencies"][remaining.pop()])
+        for requirement in optional:
+            if requirement.name == project["name"]:  # rkbench[docs] stands for what it has
+                remaining += requirement.extras
+            else:
+                requirements.append(requirement)
+    return requirements
 
 
 def _names(requirements) -> set[str]:
