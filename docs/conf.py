@@ -38,9 +38,11 @@ html_copy_source = False
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # it is committed executed, and a test executes it again
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+napoleon_use_ivar = True  # attributes are described once, in the docstring of their class
 default_role = "py:obj"  # a name in `backticks` in a docstring: a link where there is a target
 python_use_unqualified_type_names = True
 
@@ -69,7 +71,9 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     Indented blocks after a blank line are literal: code and equations. (The lines of a section such
     as "Args:" follow it at once.) Lists and the fields of configs begin paragraphs.
     """
-    del app, what, name, obj, options
+    del app, name, obj, options
+    if what == "property" and lines:  # napoleon takes what stands before a colon for its type
+        lines[0] = lines[0].replace(": ", " - ", 1)
     result: list[str] = []
     within = False  # a literal block or a section, which ends with the next line that is flush left
     for line in lines:
@@ -84,6 +88,12 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
             within = True
         result.append(line)
     lines[:] = result
+
+
+def skip_field(app, what, name, obj, skip, options):
+    """Skips fields of named tuples: their own docstring is "Alias for field number 0"."""
+    del app, what, name, options
+    return True if type(obj).__name__ == "_tuplegetter" else skip
 
 
 def relink(app, name: str, text: list[str]) -> None:
@@ -104,5 +114,6 @@ def setup(app) -> None:
     """Connects what this site adds to Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", relink)
     app.connect("builder-inited", prepare)

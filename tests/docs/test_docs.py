@@ -166,3 +166,10 @@ def test_links_lead_to_files():
         and "/" in target
     ]
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_accuracies_on_a_page_stand_in_the_results(page):
+    results = "".join(file.read_text() for file in (ROOT / "results").rglob("*.md"))
+    shown = re.findall(r"\d+\.\d+ ± \d\.\d+", page.read_text(encoding="utf-8"))
+    assert [accuracy for accuracy in shown if accuracy not in results] == []
