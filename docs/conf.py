@@ -106,7 +106,7 @@ def relink(app, name: str, text: list[str]) -> None:
 def prepare(app) -> None:
     """Makes what the pages show and is not committed: pictures, and the pages of `results/`."""
     del app
-    pictures.draw_all(HERE / "_pictures")
+    pictures.draw(HERE / "_pictures")
     links.write_result_pages()
 
 

@@ -1,14 +1,15 @@
 """Draws the pictures of the pages on concepts, with rkbench's own optimizers and tableaus.
 
-    python docs/pictures.py FOLDER
+    python docs/pictures.py FOLDER [NAME ...]
 
-The site's build calls `draw_all`. Pictures are as wide as the text, so that a point in them is a
-point on the page.
+The site's build draws all of them into `_pictures/`. One is committed, for pages that are read
+without a build: `python docs/pictures.py docs/_static flow`. Pictures are as wide as the text, so
+that a point in them is a point on the page.
 """
 
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -275,7 +276,7 @@ def _line(axes: Any, points: np.ndarray, colour: str, label: str, **looks: Any) 
     axes.plot(*points.T, color=colour, label=label, **{"linewidth": 1.3, "markersize": 3, **looks})
 
 
-def _legend(canvas: Canvas, axes: Any, columns: int = 3, loc: str = "outside upper center") -> None:
+def _legend(canvas: Canvas, axes: Any, columns: int = 3, loc: Any = "outside upper center") -> None:
     canvas.legend(*axes.get_legend_handles_labels(), loc=loc, ncols=columns, frameon=False)
 
 
@@ -291,15 +292,15 @@ PICTURES: dict[str, Callable[[pathlib.Path], None]] = {
 }
 
 
-def draw_all(folder: pathlib.Path) -> None:
-    """Draws every picture as `folder`/NAME.png."""
+def draw(folder: pathlib.Path, names: Iterable[str] = PICTURES) -> None:
+    """Draws the pictures as `folder`/NAME.png."""
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 9}):
-        for name, draw in PICTURES.items():
-            draw(folder / f"{name}.png")
+        for name in names:
+            PICTURES[name](folder / f"{name}.png")
 
 
 if __name__ == "__main__":
-    draw_all(pathlib.Path(sys.argv[1]))
+    draw(pathlib.Path(sys.argv[1]), sys.argv[2:] or PICTURES)
