@@ -15,7 +15,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import rkbench
-from rkbench import optimizers
 
 ROOT = pathlib.Path(rkbench.__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -115,12 +114,15 @@ def test_files_that_the_readme_links_to_exist():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_readme_names_every_optimizer_of_our_own():
-    table = (ROOT / "README.md").read_text().split("## Optimizers")[1].split("## Extend")[0]
-    first_cells = re.findall(r"^\|([^|]*)\|", table, re.M)
-    named = set(re.findall(r"`([^`]+)`", " ".join(first_cells)))
-    own = {name for name in optimizers.names() if not name.startswith("optax:")}
-    assert {name for name in named if not name.startswith("optax:")} == own
+@pytest.mark.standard_promotion
+def test_the_readmes_python_runs_as_pasted_and_prints_what_it_says(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == code.splitlines()[-1].rpartition("  # ")[2]
+
+
+def test_the_readme_is_read_in_two_minutes():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 
 
 def test_importing_the_package_imports_nothing_heavy():
