@@ -1,4 +1,4 @@
-"""The optimizers by name, one row each: what a name stands for, and which keywords its config shows.
+"""The optimizers by name: one row each, with what it stands for and which keywords a config shows.
 
 Read without JAX, which `rkbench list` and `--help` do not wait for. The registry of
 `rkbench.optimizers` is made from the same rows, so that each name stands in one place.
@@ -115,8 +115,8 @@ def _shown() -> dict[str, dict[str, Any]]:
         name: _keywords({}) | {p.name: p.default for p in _parameters(family)}
         for name, family in FAMILIES.items()
     }
-    factories = {name: _keywords({}) | keywords for name, keywords in FACTORIES.items()}
-    composed = {name: _keywords(row.parts) | row.keywords for name, row in COMPOSED.items()}
+    factories = {name: {**_keywords({}), **keywords} for name, keywords in FACTORIES.items()}
+    composed = {name: {**_keywords(row.parts), **row.keywords} for name, row in COMPOSED.items()}
     return baselines | tableaus | families | factories | composed
 
 

@@ -176,8 +176,26 @@ def test_keys_and_empty_arrays_of_a_state_come_back():
     assert jax.random.normal(found["b"]) == jax.random.normal(keys["b"])
 
 
-# Of a step, typed in for methods that no tableau or baseline tells of.
-EVALUATIONS = {"rk2": 2, "rk": 4, "rkc1": 4, "rkc2": 4, "rkl2": 4, "rk4": 4, "rk4_dalr": 6}
+# Of a step, typed in as an oracle; those of a method that is newer follow from its parts.
+EVALUATIONS = {
+    "midpoint": 2,
+    "heun": 2,
+    "ralston": 2,
+    "rk2": 2,
+    "kutta3": 3,
+    "ssprk3": 3,
+    "rk4": 4,
+    "rk4_38": 4,
+    "rk": 4,
+    "rkc1": 4,
+    "rkc2": 4,
+    "rkl2": 4,
+    "rk4_adagrad": 4,
+    "rk4_modified_adagrad": 4,
+    "rk4_natural": 4,
+    "rk4_dalr": 6,
+    "rk4_momentum": 4,
+}
 
 
 def evaluations(name: str) -> int:
