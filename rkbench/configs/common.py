@@ -52,7 +52,7 @@ def number(field: str, value: Any) -> Any:
 
 def with_real_numbers(config: Any) -> Any:
     """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
-    optimizer = config.optimizer
+    optimizer = config.get("optimizer", {})  # a config that lacks it is refused when it is checked
     changed = {field: number(field, value) for field, value in optimizer.items()}
     if all(changed[field] is optimizer[field] for field in changed):
         return config
