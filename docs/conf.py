@@ -13,6 +13,7 @@ sys.path.insert(0, str(HERE))
 
 import links  # noqa: E402
 import pictures  # noqa: E402
+import tables  # noqa: E402
 
 import rkbench  # noqa: E402
 
@@ -97,7 +98,8 @@ def skip_field(app, what, name, obj, skip, options):
 
 
 def relink(app, name: str, text: list[str]) -> None:
-    """Makes links to files that are not below `docs/` work on the site."""
+    """Fills in the tables, and makes links to files that are not below `docs/` work on the site."""
+    text[0] = tables.filled(text[0])
     page = pathlib.Path(app.env.doc2path(name))
     if not page.is_relative_to(links.RESULT_PAGES):
         text[0] = links.relink(text[0], page, page)

@@ -11,7 +11,8 @@ A variant is `<optimizer>[,<word>...][,key=value...]`, for instance `rk4_dalr,fu
   `heun,preconditioner=adagrad,eps=0.1`. A value is a Python literal; what is none is a string.
 
 Presets are tables with the same keys: {optimizer: {field of the config or keyword: value}}. What
-"runge_kutta" says holds for every Runge-Kutta method that has no row of its own.
+"runge_kutta" says holds for every Runge-Kutta method that has no row of its own; any other
+optimizer without one starts from Adam's learning rate.
 """
 
 import ast
@@ -20,60 +21,14 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-_FIELD = {"preconditioner": "identity"}  # of the Runge-Kutta methods: what acts on the field,
-_STEP = {"step_size": "fixed"}  # the rule for the step size,
-_MOMENTUM = {"momentum": 0.0}  # and the momentum of the Runge-Kutta gradient
-_RUNGE_KUTTA = {**_FIELD, **_STEP, **_MOMENTUM}
-
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {},
-    "momentum": {"momentum": 0.9},
-    "adam": _ADAM,
-    "adamw": {**_ADAM, "weight_decay": 1e-4},
-    "nadamw": {**_ADAM, "weight_decay": 1e-4},
-    "euler": _RUNGE_KUTTA,
-    "midpoint": _RUNGE_KUTTA,
-    "heun": _RUNGE_KUTTA,
-    "ralston": _RUNGE_KUTTA,
-    "rk2": {**_RUNGE_KUTTA, "alpha": 0.5},
-    "kutta3": _RUNGE_KUTTA,
-    "ssprk3": _RUNGE_KUTTA,
-    "rk4": _RUNGE_KUTTA,
-    "rk4_38": _RUNGE_KUTTA,
-    "rkc1": {**_RUNGE_KUTTA, "stages": 4, "damping": 0.05, "monotone": False},
-    "rkc2": {**_RUNGE_KUTTA, "stages": 4, "damping": 2 / 13},
-    "rkl2": {**_RUNGE_KUTTA, "stages": 4},
-    "rk": _RUNGE_KUTTA,  # and tableau: a name, or {"a": (...), "b": (...), "order": ...}
-    "rk4_adagrad": {**_STEP, **_MOMENTUM, "eps": 0.1},
-    "rk4_modified_adagrad": {**_STEP, **_MOMENTUM},
-    "rk4_natural": {**_STEP, **_MOMENTUM, "alpha": -1.0},
-    "rk4_dalr": {**_FIELD, **_MOMENTUM, "c": 1.0, "p": 0.8},
-    "rk4_momentum": {**_FIELD, **_STEP, "momentum": 0.95},
-}
-"""The keywords of each optimizer that its config shows, with the defaults of `rkbench.optimizers`.
-
-They stand here too because a config imports nothing; a test compares the two. An optimizer may
-have more, of the parts one chooses or seldom used ones of optax's: `key=value` adds them.
-"""
-
-WHOLE = frozenset(
-    (
-        *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed"),
-        *("stages",),
-        *("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps"),
-    )
-)
-"""The keywords of optimizers that are whole numbers; all others that are numbers are real.
-
-They stand here for the same reason, and a test compares them too.
-"""
+from rkbench.configs import optimizers
+from rkbench.configs.optimizers import OPTIMIZERS, is_whole
 
 FAMILY = "runge_kutta"
 """The preset of the Runge-Kutta methods that a config file names no preset for."""
 
 OPTAX_PREFIX = "optax:"
-_OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optimizer of optax's
+_NO_PRESET = {"learning_rate": 1e-3}  # Adam's, for optimizers that the paper does not run
 
 Preset = Mapping[str, Any]
 
@@ -92,12 +47,12 @@ def number(field: str, value: Any) -> Any:
     """
     if hasattr(value, "item") and not getattr(value, "ndim", 0):
         value = value.item()
-    return float(value) if type(value) is int and field not in WHOLE else value
+    return float(value) if type(value) is int and not is_whole(field) else value
 
 
 def with_real_numbers(config: Any) -> Any:
     """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
-    optimizer = config.optimizer
+    optimizer = config.get("optimizer", {})  # a config that lacks it is refused when it is checked
     changed = {field: number(field, value) for field, value in optimizer.items()}
     if all(changed[field] is optimizer[field] for field in changed):
         return config
@@ -127,7 +82,7 @@ def with_variant(
     settings = {}
     for word in words:
         if word in variants:
-            preset |= {**variants[word].settings, **_of_optimizer(name, variants[word].presets, {})}
+            preset |= {**variants[word].settings, **_of_word(name, variants[word].presets, presets)}
         else:
             key, value = _setting(word, config.workload, variants)
             settings[key] = value
@@ -144,19 +99,31 @@ def with_variant(
 
 def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     if name.startswith(OPTAX_PREFIX):
-        return _OPTAX_PRESET
+        return _NO_PRESET
     if name not in presets and name not in OPTIMIZERS:
         raise _unknown("optimizer", name, (*OPTIMIZERS, f"{OPTAX_PREFIX}<name>"))
-    found = _of_optimizer(name, presets, None)
-    if found is None:
-        raise ValueError(f"this config has no preset for {name!r}, and none for {FAMILY!r}")
-    return found
+    if name in presets or not optimizers.is_method(name):
+        return presets.get(name, _NO_PRESET)
+    preset = presets.get(FAMILY, _NO_PRESET)
+    return {**preset, **_own_step_size(name)}
 
 
-def _of_optimizer(name: str, presets: Mapping[str, Preset], default: Any) -> Any:
-    """The preset of the optimizer, else that of its family, else `default`."""
-    is_runge_kutta = "preconditioner" in OPTIMIZERS.get(name, {})
-    return presets.get(name, presets.get(FAMILY, default) if is_runge_kutta else default)
+def _own_step_size(name: str) -> Preset:
+    """That an optimizer has no learning rate, where its name stands for a step-size rule."""
+    return {} if optimizers.step_size_rule(name) == "fixed" else {"learning_rate": None}
+
+
+def _of_word(name: str, presets: Mapping[str, Preset], base: Mapping[str, Preset]) -> Preset:
+    """What a word's presets say of the optimizer: by its name, else as one of its family.
+
+    A composed method with a preset of its own keeps that.
+    """
+    of_family = optimizers.is_plain_method(name) or (
+        optimizers.is_method(name) and name not in base
+    )
+    if name in presets or not of_family:
+        return presets.get(name, {})
+    return {**presets.get(FAMILY, {}), **_own_step_size(name)}
 
 
 def _split(variant: str) -> list[str]:

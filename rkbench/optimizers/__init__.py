@@ -5,7 +5,7 @@
     optimizers.grad_evals(state)  # 2
 
 To add a Runge-Kutta method, add a tableau to `rkbench/rk/tableaus.py`; to add another baseline,
-a row to `rkbench/optimizers/baselines.py`. Beside `create` stand the helpers of `combine.py` for
+a row to `rkbench/configs/optimizers.py`. Beside `create` stand the helpers of `combine.py` for
 optax's wrappers and others' loops, and flax's `TrainState` for optimizers that take a `grad_fn`.
 """
 

@@ -5,6 +5,7 @@ Each is wrapped by `count_grad_evals`, so that results can be compared at equal 
 
 import enum
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from rkbench.configs import optimizers as rows
 from rkbench.errors import UserError, unknown
 from rkbench.optimizers import optimizer_states
 from rkbench.optimizers.optimizer_states import find
@@ -294,13 +296,22 @@ def _is_transformation(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, optax.GradientTransformation)
 
 
-BASELINES: dict[str, Baseline] = {
-    baseline.name: baseline
-    for baseline in (
-        Baseline("sgd", sgd),
-        Baseline("momentum", momentum),
-        Baseline("adam", optax.adam),
-        Baseline("adamw", optax.adamw),
-        Baseline("nadamw", nadamw),
-    )
-}
+def _baselines() -> dict[str, Baseline]:
+    return {name: _baseline(name, row.function) for name, row in rows.BASELINES.items()}
+
+
+def _baseline(name: str, function: str) -> Baseline:
+    """The baseline of a row; one of optax's spends what it spends under optax's name."""
+    public = function.replace("optax.contrib:", "optax:contrib.")
+    if public in optax_optimizers():
+        return optax_optimizers()[public]._replace(name=name)
+    return Baseline(name, _function(function))
+
+
+def _function(path: str) -> Callable[..., Any]:
+    """The function that "module:function" names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+BASELINES: Mapping[str, Baseline] = rows.Derived(_baselines)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from rkbench.configs import optimizers as rows
 from rkbench.errors import UserError, unknown
 from rkbench.optimizers.baselines import Spending
 from rkbench.rk import (
@@ -22,11 +23,15 @@ from rkbench.rk import (
 )
 from rkbench.rk.clipped import clipped
 
+
+def _tableaus() -> dict[str, Callable[..., Any]]:
+    fixed = {name: lambda table=table: table for name, table in TABLEAUS.items()}
+    return fixed | FAMILIES | STABILIZED  # these follow a recurrence in place of a tableau
+
+
 # Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
-PARTS: dict[str, dict[str, Callable[..., Any]]] = {
-    "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()}
-    | FAMILIES
-    | STABILIZED,  # their stages follow a recurrence in place of a tableau
+PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "tableau": rows.Derived(_tableaus),
     "preconditioner": PRECONDITIONERS,
     "step_size": STEP_SIZES,
 }
@@ -56,13 +61,7 @@ class RungeKuttaMethod:
         self.name = name
         self._chosen = chosen
         self._open = {
-            part: default
-            for part, default in (
-                ("tableau", "rk4"),
-                ("preconditioner", "identity"),
-                ("step_size", "fixed"),
-            )
-            if part not in chosen
+            part: default for part, default in rows.PARTS.items() if part not in chosen
         } | {"momentum": momentum}
 
     def hyperparameters(self, **given: Any) -> dict[str, Any]:
@@ -180,16 +179,12 @@ def _build(part: str, parts: Mapping[str, Any], arguments: Mapping[str, Any]) ->
     return _factory(part, parts[part])(**arguments[part])
 
 
-RK_METHODS: dict[str, RungeKuttaMethod] = {
-    method.name: method
-    for method in (
-        *(RungeKuttaMethod(name, tableau=name) for name in PARTS["tableau"]),
-        RungeKuttaMethod("rk"),
-        RungeKuttaMethod("rk4_adagrad", tableau="rk4", preconditioner="adagrad"),
-        RungeKuttaMethod("rk4_modified_adagrad", tableau="rk4", preconditioner="modified_adagrad"),
-        RungeKuttaMethod("rk4_natural", tableau="rk4", preconditioner="natural"),
-        RungeKuttaMethod("rk4_dalr", tableau="rk4", step_size="dalr"),
-        # beta = 0.95 is the paper's, tuned on MNIST and Fashion-MNIST (Appendix D.4).
-        RungeKuttaMethod("rk4_momentum", tableau="rk4", momentum=0.95),
-    )
-}
+def _methods() -> dict[str, RungeKuttaMethod]:
+    plain = {name: RungeKuttaMethod(name, tableau=name) for name in PARTS["tableau"]}
+    return plain | {
+        name: RungeKuttaMethod(name, row.keywords.get("momentum", 0.0), **row.parts)
+        for name, row in rows.COMPOSED.items()
+    }
+
+
+RK_METHODS: Mapping[str, RungeKuttaMethod] = rows.Derived(_methods)

@@ -21,19 +21,11 @@ import rkbench
 from rkbench import __version__, errors, files, records
 from rkbench.configs import default
 from rkbench.configs.common import number
+from rkbench.configs.fields import Role
 
 Record = dict[str, Any]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
-
-# Where the data lies and who prepares it, how a run is reported, in which pieces it is evaluated,
-# over which devices it is spread (rounding of sums) and which other seeds there are: what a seed
-# learns depends on none of these.
-_NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "mesh", "seeds", "tensorboard")
-
-# Fields that are younger than the first published records: with these values they change nothing,
-# and so no hash.
-_NEWER = {"max_grad_evals": 0}
 
 
 def plain_config(config) -> Record:
@@ -57,12 +49,27 @@ def _plain(value: Any) -> Any:
 
 
 def identity(config: Record) -> Record:
-    """The fields that decide a seed's numbers: configs that agree in them can share a folder."""
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in _NOT_IDENTITY and not (name in _NEWER and value == _NEWER[name])
-    }
+    """The fields that decide a seed's numbers: configs that agree in them can share a folder.
+
+    `configs/default.py` says which fields do not, and which are newer than published records: with
+    their default these change nothing, and so no hash.
+    """
+    around = default.names(role=Role.AROUND)
+    kept = {name: value for name, value in config.items() if name not in around}
+    for path, field in default.FIELDS.items():
+        if field.newer:
+            kept = _without(kept, path.split("."), plain(field.default))
+    return kept
+
+
+def _without(config: Record, path: Sequence[str], value: Any) -> Record:
+    """The config without the field at `path` where that has this value."""
+    name, *rest = path
+    if name not in config:
+        return config
+    if rest:
+        return {**config, name: _without(config[name], rest, value)}
+    return config if config[name] != value else {k: v for k, v in config.items() if k != name}
 
 
 def config_hash(config: Record) -> str:

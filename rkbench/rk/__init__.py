@@ -29,35 +29,48 @@ dropout key. With another one each stage would follow a different vector field.
 
 Clipping, weight decay and an L2 penalty are arguments of `runge_kutta`: before it in `optax.chain`
 they would change the first stage only, after it they would act on -h m.
+
+Names are imported when they are first used, so that tableaus can be read without JAX, as configs
+and `rkbench list` do.
 """
 
-from rkbench.rk.method import Advance, Method, Start
-from rkbench.rk.preconditioners import (
-    PRECONDITIONERS,
-    Preconditioner,
-    adagrad,
-    identity,
-    modified_adagrad,
-    natural,
-)
-from rkbench.rk.rk_gradient import explicit, rk_gradient
-from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
-from rkbench.rk.stabilized import STABILIZED, Recurrence, rkc1, rkc2, rkl2, stabilized
-from rkbench.rk.step_size import STEP_SIZES, Choice, StepSizeRule, dalr, fixed, stateless
-from rkbench.rk.tableaus import (
-    EULER,
-    FAMILIES,
-    HEUN,
-    KUTTA3,
-    MIDPOINT,
-    RALSTON,
-    RK4,
-    RK4_38,
-    SSPRK3,
-    TABLEAUS,
-    Tableau,
-    rk2,
-)
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkbench.rk.method import Advance, Method, Start
+    from rkbench.rk.preconditioners import (
+        PRECONDITIONERS,
+        Preconditioner,
+        adagrad,
+        identity,
+        modified_adagrad,
+        natural,
+    )
+    from rkbench.rk.rk_gradient import explicit, rk_gradient
+    from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
+    from rkbench.rk.stabilized import STABILIZED, Recurrence, rkc1, rkc2, rkl2, stabilized
+    from rkbench.rk.step_size import STEP_SIZES, Choice, StepSizeRule, dalr, fixed, stateless
+    from rkbench.rk.tableaus import (
+        EULER,
+        FAMILIES,
+        HEUN,
+        KUTTA3,
+        MIDPOINT,
+        RALSTON,
+        RK4,
+        RK4_38,
+        SSPRK3,
+        TABLEAUS,
+        Tableau,
+        rk2,
+    )
+
+# Where the names below are made; those that need no JAX come first.
+_MODULES = ("tableaus", "method", "preconditioners", "stabilized", "step_size")
+_MODULES += ("rk_gradient", "runge_kutta")
 
 __all__ = [
     "EULER",
@@ -98,3 +111,28 @@ __all__ = [
     "stabilized",
     "stateless",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = importlib.import_module(f"{__name__}.{module}")
+            if hasattr(found, name):
+                globals()[name] = getattr(found, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """A function keeps its name although a module has it too: `runge_kutta` is the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -92,7 +92,7 @@ def rkc1(stages: int = 4, damping: Any = 0.05, monotone: bool = False) -> Recurr
 
     Args:
       stages: s, at least 2.
-      damping: by it |R| stays below 1 within the interval, by about 1 - damping; 0 for none.
+      damping: by it abs(R) stays below 1 within the interval, by about 1 - damping; 0 for none.
       monotone: takes R(z) = (1 + T_s(w0 + w1 z)) / (1 + T_s(w0)), which is never negative: no
         component of the parameters changes its sign in a step on a quadratic, however stiff it is.
         The interval is about half as long.

@@ -13,29 +13,13 @@ from typing import Any
 import tqdm
 
 from rkbench import records
+from rkbench.configs import default
+from rkbench.configs.fields import Role
 from rkbench.errors import UserError
 from rkbench.records import Run, run_record
 from rkbench.records.names import Namer
 from rkbench.scoring.outcomes import SeedLog
 from rkbench.texts import printable
-
-# What a method may choose; all other fields make up the task.
-METHOD_FIELDS = (
-    *("optimizer", "schedule", "grad_clip_norm", "grad_clip_stages"),
-    *("l2", "label_smoothing", "batch_norm_update"),
-)
-# How long a run is, what it reports and how it is executed: neither task nor method.
-_RUN_FIELDS = (
-    *(
-        "total_steps",
-        "max_grad_evals",
-        "eval_every_steps",
-        "checkpoint_every_steps",
-        "log_every_steps",
-    ),
-    *("train_eval_size", "eval_test", "physical_batch_size", "remat"),
-    *("compiled_loops", "vectorize_seeds", "on_corrupt"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +171,8 @@ def with_methods(settings: Sequence[Setting]) -> tuple[Setting, ...]:
 
 def _task(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that two runs must share to be compared."""
-    rest = {k: v for k, v in config.items() if k not in METHOD_FIELDS + _RUN_FIELDS}
+    other = default.names(role=Role.METHOD) | default.names(role=Role.RUN)
+    rest = {name: value for name, value in config.items() if name not in other}
     return flat({**rest, "data": data})
 
 

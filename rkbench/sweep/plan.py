@@ -248,7 +248,7 @@ def _fitting(field: str, value: Any, old: Any) -> Any:
     if of_optimizer:
         value = common.number(name, value)
     # Some whole numbers of an optimizer's are None by default.
-    whole = type(old) is int or (of_optimizer and name in common.WHOLE)
+    whole = type(old) is int or (of_optimizer and common.is_whole(name))
     return round(value) if whole and isinstance(value, float) else value
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from rkbench import errors
+from rkbench.configs import default
+from rkbench.configs.fields import Role
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
-from rkbench.scoring.collect import METHOD_FIELDS, flat
+from rkbench.scoring.collect import flat
 
 Range = LogUniform | Uniform
 Distribution = Range | Choice | Fixed
@@ -60,7 +62,8 @@ def of_optimizer(spaces: Mapping[str, Space], config: Any) -> Space:
 
 def _check_field(field: str, config: Any) -> None:
     fields = flat(config.to_dict())
-    tunable = [f for f in fields if f.split(".")[0] in METHOD_FIELDS and f != "optimizer.name"]
+    of_method = default.names(role=Role.METHOD)
+    tunable = [f for f in fields if f.split(".")[0] in of_method and f != "optimizer.name"]
     if field in tunable:
         return
     if field not in fields:

@@ -1,4 +1,4 @@
-"""What each field of a config may be, checked before anything is loaded or made."""
+"""Whether each field of a config is what `configs/default.py` says, before anything is made."""
 
 from typing import Any
 
@@ -6,47 +6,8 @@ from ml_collections import ConfigDict
 
 from rkbench import errors
 from rkbench.configs import default
-from rkbench.rk.checks import LARGEST
-from rkbench.workloads.base import ON_CORRUPT
+from rkbench.configs.fields import Field
 from rkbench.workloads.batches import FULL
-
-_MOST = 2**31 - 1  # the device counts in int32
-
-# (least, most) of each number; a model's and an optimizer's own are theirs to check.
-_RANGES = {
-    "total_steps": (1, 2**24),  # schedules of optax count in float32
-    "max_grad_evals": (0, _MOST),
-    "physical_batch_size": (0, _MOST),
-    "eval_every_steps": (0, _MOST),
-    "checkpoint_every_steps": (0, _MOST),
-    "log_every_steps": (0, _MOST),
-    "train_eval_size": (1, _MOST),
-    "eval_batch_size": (1, _MOST),
-    "train_examples": (0, _MOST),
-    "validation_examples": (0, _MOST),
-    "mesh.seed": (1, _MOST),
-    "mesh.data": (0, _MOST),
-    "mesh.fsdp": (1, _MOST),
-    "input_workers": (-1, 1024),
-    "l2": (0, LARGEST),
-    "label_smoothing": (0, 1),
-    "grad_clip_norm": (0, LARGEST),
-    "optimizer.learning_rate": (0, LARGEST),
-    "schedule.warmup_steps": (0, _MOST),
-    "schedule.end_factor": (0, LARGEST),
-    "augment.crop_padding": (0, 1024),
-    "augment.cutout": (0, 2**15),
-    "augment.mixup_alpha": (0, LARGEST),
-    "augment.rand_augment_layers": (0, 100),
-    "augment.rand_augment_magnitude": (0, 10),
-}
-
-# When batch-norm statistics move: in each step from its first or last stage, or as in the first but
-# estimated again for every evaluation.
-_CHOICES = {
-    "batch_norm_update": ("first_stage", "last_stage", "recompute"),
-    "on_corrupt": ON_CORRUPT,
-}
 
 
 def check(config: Any) -> None:
@@ -60,13 +21,8 @@ def check(config: Any) -> None:
         if name not in config.optimizer:
             raise errors.UserError(f"the config lacks optimizer.{name}: see configs/common.py")
     _check_none_is_missing(config)
-    for name, (least, most) in _RANGES.items():
-        value = _field(config, name)
-        if value is not None and not least <= value <= most:
-            raise errors.UserError(f"{name}={value} must lie between {least} and {most:.8g}")
-    for name, choices in _CHOICES.items():
-        if config[name] not in choices:
-            raise errors.unknown(name, config[name], choices)
+    for name, field in default.FIELDS.items():
+        _check_value(name, _field(config, name), field)
     _check_batch_size(config.batch_size)
     check_seeds(config.seeds)
 
@@ -91,6 +47,15 @@ def _check_none_is_missing(config, prefix: str = "") -> None:
             _check_none_is_missing(value, f"{prefix}{name}.")
         elif value is None and name != "data_dir":
             raise errors.UserError(f"{prefix}{name}=None: it needs a value")
+
+
+def _check_value(name: str, value: Any, field: Field) -> None:
+    if field.limits and value is not None:
+        least, most = field.limits
+        if not least <= value <= most:
+            raise errors.UserError(f"{name}={value} must lie between {least} and {most:.8g}")
+    if field.choices and value not in field.choices:
+        raise errors.unknown(name, value, field.choices)
 
 
 def _field(config, name: str):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rkbench import errors, optimizers, workloads
+from rkbench.configs import default
 from rkbench.configs.common import with_real_numbers
 from rkbench.optimizers import budget
 from rkbench.step import compilation, sharding
@@ -242,17 +243,11 @@ def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
     return together
 
 
-# What compiled programs take as data, or do not see.
-_NOT_COMPILED = (
-    *("seeds", "schedule", "total_steps", "tensorboard", "eval_test"),
-    *("eval_every_steps", "checkpoint_every_steps", "log_every_steps"),
-)
-
-
 def _same_program(config, scalars: Scalars, other: Experiment) -> bool:
     """Whether one compilation serves both."""
+    unseen = default.names(compiled=False)
     one, two = (
-        {name: value for name, value in c.to_dict().items() if name not in _NOT_COMPILED}
+        {name: value for name, value in c.to_dict().items() if name not in unseen}
         for c in (config, other.config)
     )
     for name in scalars:  # of a number only its existence is compiled

@@ -1,12 +1,11 @@
 """Workloads by name: `create(config)` builds one, `names()` lists them without importing JAX.
 
 To add one that classifies images, give it a row in `_IMAGE_CLASSIFICATION`: the name of its
-dataset and a factory of its model. For another kind, write a factory `(config, dataset or None) ->
-Workload` and give it a row in `_WORKLOADS`.
+dataset and a factory of its model. For another kind, write a factory `(config, dataset or None,
+batch axes) -> Workload` and give it a row in `_WORKLOADS`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -163,19 +162,18 @@ _IMAGE_CLASSIFICATION = {
     "fashion_cnn": ("fashion_mnist", _cnn),
     "fashion_mlp": ("fashion_mnist", _mlp),
     "imagenet_vit": ("imagenet2012", _vit),
+    "kmnist_mlp": ("kmnist", _mlp),
     "mnist_cnn": ("mnist", _cnn),
     "mnist_mlp": ("mnist", _mlp),
 }
 
-_WORKLOADS: dict[str, Callable[[Any, "Dataset | None", tuple[str, ...]], "Workload"]] = {
-    name: functools.partial(_image_classification, *parts)
-    for name, parts in _IMAGE_CLASSIFICATION.items()
-}
+# Those of other kinds.
+_WORKLOADS: dict[str, Callable[[Any, "Dataset | None", tuple[str, ...]], "Workload"]] = {}
 
 
 def names() -> tuple[str, ...]:
     """The names of the workloads, sorted."""
-    return tuple(sorted(_WORKLOADS))
+    return tuple(sorted({*_IMAGE_CLASSIFICATION, *_WORKLOADS}))
 
 
 def dataset_name(workload: str) -> str:
@@ -196,6 +194,8 @@ def create(
     Raises:
       UserError: an unknown name, a value out of range, or data that is not there and cannot be had.
     """
+    if row := _IMAGE_CLASSIFICATION.get(config.workload):
+        return _image_classification(*row, config, dataset, batch_axes)
     if config.workload not in _WORKLOADS:
         from rkbench.errors import unknown
 

@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypeAlias
 import jax
 import numpy as np
 
+from rkbench.configs.default import FIELDS
+
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 
@@ -35,7 +37,7 @@ class Stream(Protocol):
         ...
 
 
-ON_CORRUPT = ("raise", "skip")
+ON_CORRUPT = FIELDS["on_corrupt"].choices or ()
 """What `config.on_corrupt` can be: a damaged example is an error, or another takes its place."""
 
 Params: TypeAlias = Any

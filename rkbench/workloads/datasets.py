@@ -1,7 +1,6 @@
 """Small image datasets as NumPy arrays: `load("mnist")`."""
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable
@@ -130,7 +129,7 @@ def moments(pixels: np.ndarray, max_value: int) -> tuple[np.float64, np.float64]
 
 
 def load(name: str, data_dir: str | None = None) -> ArrayDataset:
-    """The dataset called `name`: "digits", "mnist", "fashion_mnist", "cifar10" or "cifar100".
+    """The dataset called `name`: "digits", or one of `TFDS`.
 
     `data_dir` is a TFDS folder (see `TfdsSource.locate`); "digits" comes with scikit-learn and
     needs none. Only the first load of a dataset imports TensorFlow, or scikit-learn: later ones
@@ -139,9 +138,11 @@ def load(name: str, data_dir: str | None = None) -> ArrayDataset:
     Raises UserError for an unknown name, for data that is neither there nor downloadable, and for
     data that is damaged.
     """
-    if name not in _LOADERS:
-        raise unknown("dataset", name, _LOADERS)
-    return _LOADERS[name](data_dir)
+    if name == "digits":
+        return _load_digits()
+    if name not in TFDS:
+        raise unknown("dataset", name, ("digits", *TFDS))
+    return _load_tfds(TFDS[name], data_dir)
 
 
 def synthetic(name: str, examples: int) -> ArrayDataset:
@@ -149,7 +150,10 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
 
     Training and test set are the same `examples` images of random classes.
     """
-    shape, num_classes, max_value = _SHAPES[name]
+    if name in TFDS:
+        shape, num_classes, max_value = TFDS[name].image_shape, TFDS[name].num_classes, 255
+    else:
+        shape, num_classes, max_value = _OTHERS[name][0]
     rng = np.random.default_rng(0)
     split = {
         "image": rng.integers(0, max_value + 1, (examples, *shape), np.uint8),
@@ -160,7 +164,9 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
 
 def published(name: str) -> tuple[int, int]:
     """The number of (training, test) examples of the whole dataset `name`."""
-    return _PUBLISHED[name]
+    if name in TFDS:
+        return TFDS[name].train_examples, TFDS[name].test_examples
+    return _OTHERS[name][1]
 
 
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
@@ -182,8 +188,7 @@ def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
     )
 
 
-def _load_digits(data_dir: str | None) -> ArrayDataset:
-    del data_dir
+def _load_digits() -> ArrayDataset:
     version = importlib.metadata.version("scikit-learn")
     return _from_cache(
         "digits", version, "bundled", "bundled", num_classes=10, max_value=16, make=_read_digits
@@ -251,7 +256,7 @@ def _read_digits() -> array_cache.Arrays:
     }
 
 
-_TFDS_SOURCES = (
+_SOURCES = (
     TfdsSource(
         "mnist",
         "3.0.1",
@@ -265,6 +270,15 @@ _TFDS_SOURCES = (
         "fashion_mnist",
         "3.0.1",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+        num_classes=10,
+        image_shape=(28, 28, 1),
+        train_examples=60_000,
+        test_examples=10_000,
+    ),
+    TfdsSource(
+        "kmnist",
+        "3.0.1",
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/train-images-idx3-ubyte.gz",
         num_classes=10,
         image_shape=(28, 28, 1),
         train_examples=60_000,
@@ -289,19 +303,11 @@ _TFDS_SOURCES = (
         test_examples=10_000,
     ),
 )
-# (image shape, number of classes, largest pixel)
-_SHAPES = {
-    "digits": ((8, 8, 1), 10, 16),
-    "imagenet2012": ((224, 224, 3), 1000, 255),
-    **{source.name: (source.image_shape, source.num_classes, 255) for source in _TFDS_SOURCES},
-}
-# (training, test) examples
-_PUBLISHED = {
-    "digits": (1_297, _DIGITS_TEST),
-    "imagenet2012": (1_281_167, 50_000),
-    **{source.name: (source.train_examples, source.test_examples) for source in _TFDS_SOURCES},
-}
-_LOADERS: dict[str, Callable[[str | None], ArrayDataset]] = {
-    "digits": _load_digits,
-    **{source.name: functools.partial(_load_tfds, source) for source in _TFDS_SOURCES},
+TFDS: dict[str, TfdsSource] = {source.name: source for source in _SOURCES}
+"""Datasets that TFDS prepares and memory holds: a row is all that another one needs."""
+
+# (image shape, number of classes, largest pixel), (training, test) examples
+_OTHERS = {
+    "digits": (((8, 8, 1), 10, 16), (1_297, _DIGITS_TEST)),
+    "imagenet2012": (((224, 224, 3), 1000, 255), (1_281_167, 50_000)),
 }

@@ -27,7 +27,7 @@ from resuming import contents
 import rkbench.train
 from rkbench import optimizers
 from rkbench.commands import cli
-from rkbench.configs import digits_mlp
+from rkbench.configs import default, digits_mlp
 from rkbench.errors import UserError
 from rkbench.records import run_record, summary
 from rkbench.trainer.checkpoint import Checkpoints, checksum
@@ -106,36 +106,35 @@ WHOLE = NO_NUMBER | HUGE | NEGATIVE | NOT_FINITE | st.just("1.5")
 NUMBER = NO_NUMBER | NEGATIVE | NOT_FINITE
 NO_CHOICE = WORDS | st.text(max_size=8).filter(lambda text: "\0" not in text)
 
-WHOLE_FIELDS = (
-    *("total_steps", "physical_batch_size", "eval_every_steps", "checkpoint_every_steps"),
-    *("log_every_steps", "train_eval_size", "eval_batch_size", "train_examples", "input_workers"),
-    *("validation_examples", "max_grad_evals", "mesh.seed", "mesh.data", "mesh.fsdp"),
-    *("schedule.warmup_steps", "augment.crop_padding", "augment.cutout"),
-    "augment.rand_augment_layers",
-)
-NUMBER_FIELDS = (
-    *("l2", "grad_clip_norm", "optimizer.learning_rate", "optimizer.momentum"),
-    *("schedule.end_factor", "augment.mixup_alpha", "augment.rand_augment_magnitude"),
-)
-CHOICE_FIELDS = (
-    *("workload", "input_scaling", "on_corrupt", "dtype", "batch_norm_update", "optimizer.name"),
-    *("optimizer.preconditioner", "optimizer.step_size", "schedule.name"),
-    *("compiled_loops", "vectorize_seeds"),
-)
+
+def fields_of(kind):
+    """The fields whose default, or preset, is of this type."""
+    return tuple(
+        path
+        for path, field in default.FIELDS.items()
+        if (field.kind or type(field.default)) is kind and field.default is not None
+    )
+
+
 FIELDS = {
-    **dict.fromkeys(WHOLE_FIELDS, WHOLE),
+    **dict.fromkeys(fields_of(int), WHOLE),
     "batch_size": WHOLE | st.sampled_from(["ful", "True", "0", "1298"]),
     "seeds": WORDS.filter(lambda word: word not in ("[1]", "(1,2)"))
     | st.sampled_from(["-1", "(1,1)", "(True,)", "1.5", "(4294967296,)", "()", "('a',)"]),
     "model.hidden_sizes": st.sampled_from(["x", "-1", "(0,)", "1.5", "(8,'a')", "nan", "(8,None)"])
     | HUGE,
-    **dict.fromkeys(NUMBER_FIELDS, NUMBER),
+    **dict.fromkeys((*fields_of(float), "optimizer.momentum"), NUMBER),
     "label_smoothing": NUMBER | st.just("1"),
     **dict.fromkeys(
-        ("remat", "augment.flip", "grad_clip_stages", "tensorboard", "eval_test"),
-        st.sampled_from(["x", "2", "nan", "", "None", "yes!", "é☃", "1.5"]),
+        fields_of(bool), st.sampled_from(["x", "2", "nan", "", "None", "yes!", "é☃", "1.5"])
     ),
-    **dict.fromkeys(CHOICE_FIELDS, NO_CHOICE),
+    **dict.fromkeys(
+        (
+            *fields_of(str),
+            *("optimizer.name", "optimizer.preconditioner", "optimizer.step_size"),
+        ),
+        NO_CHOICE,
+    ),
 }
 
 

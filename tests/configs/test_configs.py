@@ -108,8 +108,10 @@ def test_the_whole_numbers_among_keywords_are_those_of_the_registry():
             if type(value) in (int, float):
                 (whole if type(value) is int else real).add(keyword)
     unset = {"seed", "warmup_steps"}  # None by default
-    assert whole | unset == common.WHOLE
-    assert not real & common.WHOLE
+    assert {
+        keyword for keyword in whole | real | unset if common.is_whole(keyword)
+    } == whole | unset
+    assert not real & (whole | unset)
 
 
 def test_hyperparameters_are_real_whatever_the_literal_was():

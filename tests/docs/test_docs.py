@@ -5,15 +5,18 @@ import io
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import warnings
 
 import pytest
 
-from rkbench import cli, optimizers, rk, scoring
+from rkbench import optimizers, rk, scoring
+from rkbench.commands import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+TABLES = runpy.run_path(str(DOCS / "tables.py"))  # that the pages show where the site is built
 PAGES = sorted(
     [
         *(
@@ -156,11 +159,25 @@ def test_gallery_shows_every_picture_of_the_results():
     assert shown == there
 
 
-def test_table_names_every_optimizer_of_our_own():
+def test_tables_name_every_optimizer_of_our_own():
+    """By hand those that have something to explain; tableaus also where the site is built."""
     page = (DOCS / "optimizers.md").read_text().split("## Compose")[0]
     named = set(re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\|([^|]*)\|", page, re.M))))
+    named = {name for name in named if not name.startswith("optax:")}
     own = {name for name in optimizers.names() if not name.startswith("optax:")}
-    assert {name for name in named if not name.startswith("optax:")} == own
+    assert named <= own
+    generated = set(re.findall(r"^\| `(\w+)` \|", TABLES["tableaus"](), re.M))
+    assert named | generated == own
+    assert "<!-- tableaus -->" in (DOCS / "api" / "rk.md").read_text()
+
+
+def test_a_tableaus_equations_are_written_out():
+    (row,) = re.findall(r"^\| `kutta3`.*", TABLES["tableaus"](), re.M)
+    assert row == (
+        r"| `kutta3` | 3 | 3 | $g^* = \frac{1}{6} g_1 + \frac{2}{3} g_2 + \frac{1}{6} g_3$, "
+        r"$\theta_2 = \theta - h \left(\frac{1}{2} g_1\right)$, "
+        r"$\theta_3 = \theta - h \left(-g_1 + 2 g_2\right)$ |"
+    )
 
 
 def test_links_lead_to_files():
