@@ -15,7 +15,7 @@ import numpy as np
 from rkbench import optimizers
 from rkbench.step.feed import Feed
 from rkbench.step.sharding import SEED
-from rkbench.step.train_step import StepFunction, StepMetrics, TrainState
+from rkbench.step.train_step import StepFunction, StepInputs, StepMetrics, TrainState
 
 Scalars = dict[str, np.ndarray]
 
@@ -62,8 +62,9 @@ class Program:
         function, statistics = step.__call__, step.statistics
         if self._vector:
             own_scalars = 0 if self._own_scalars else None
-            function = self._layout.vmap(function, in_axes=(0, None, 0, None, 0, own_scalars))
-            statistics = self._layout.vmap(statistics, in_axes=(0, None, 0, None, 0))
+            axes = StepInputs(data=None, indices=0, step=None, key=0)  # pyright: ignore[reportArgumentType]
+            function = self._layout.vmap(function, in_axes=(0, axes, own_scalars))
+            statistics = self._layout.vmap(statistics, in_axes=(0, axes))
         init = self._layout.vmap(step.init, in_axes=(0,)) if self._vector else step.init
         # As it is given out a state is taken back; the metrics are on every device.
         shapes = jax.eval_shape(step.init, jax.random.key(0))
@@ -143,8 +144,8 @@ class Program:
         On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
         """
         for step in range(first_step, first_step + STATISTICS_PASSES):
-            arguments = self._statistics_arguments(seeds, *self._feed(seeds, step, 1), step)
-            state = self._statistics(state, *arguments)
+            inputs = self._step_inputs(seeds, *self._feed(seeds, step, 1), step)
+            state = self._statistics(state, inputs)
         return state
 
     def _looped(self, compiled, state, seeds, first_step, steps):
@@ -172,11 +173,9 @@ class Program:
             lambda table: np.pad(table, [(0, missing)] + [(0, 0)] * (table.ndim - 1)),
             (indices, scalars),
         )
+        indices = put(indices, None, *self._seed_axis)
         return (
-            data,
-            put(indices, None, *self._seed_axis),
-            put(np.int32(first_step)),
-            self._keys(tuple(seeds)),
+            StepInputs(data, indices, put(np.int32(first_step)), self._keys(tuple(seeds))),
             put(scalars, None, *self._scalars_axis),
             put(np.int32(steps)),
         )
@@ -185,12 +184,12 @@ class Program:
         """What the compiled step takes after the state."""
         scalars = {name: table[step] for name, table in self._scalars.items()}
         scalars = self._layout.put(scalars, *self._scalars_axis)
-        return *self._statistics_arguments(seeds, data, indices, step), scalars
+        return self._step_inputs(seeds, data, indices, step), scalars
 
-    def _statistics_arguments(self, seeds, data, indices, step):
+    def _step_inputs(self, seeds, data, indices, step) -> StepInputs:
         put = self._layout.put
         indices = put(self._of_seeds(indices)[0], *self._seed_axis)
-        return data, indices, put(np.int32(step)), self._keys(tuple(seeds))
+        return StepInputs(data, indices, put(np.int32(step)), self._keys(tuple(seeds)))
 
     def _of_seeds(self, indices: list[np.ndarray]) -> np.ndarray:
         """int32 [steps, batch], with several seeds [steps, seeds, batch]."""
@@ -209,19 +208,22 @@ class Program:
 def _loop(function: Callable) -> Callable:
     """`function` repeated a number of times that is an argument, its metrics collected in order."""
 
-    def loop(state, data, indices, first_step, key, scalars, steps):
-        def at(i):
-            return jax.tree.map(lambda table: table[i], scalars)
+    def loop(state, first: StepInputs, scalars, steps):
+        """`first` is the first step's inputs, but that `indices` are those of all steps."""
+
+        def arguments(i):
+            inputs = first._replace(indices=first.indices[i], step=first.step + i)
+            return inputs, jax.tree.map(lambda table: table[i], scalars)
 
         def body(i, carry):
             state, history = carry
-            state, metrics = function(state, data, indices[i], first_step + i, key, at(i))
+            state, metrics = function(state, *arguments(i))
             history = jax.tree.map(lambda kept, new: kept.at[i].set(new), history, metrics)
             return state, history
 
-        _, shapes = jax.eval_shape(function, state, data, indices[0], first_step, key, at(0))
+        _, shapes = jax.eval_shape(function, state, *arguments(0))
         history = jax.tree.map(
-            lambda leaf: jnp.zeros((len(indices), *leaf.shape), leaf.dtype), shapes
+            lambda leaf: jnp.zeros((len(first.indices), *leaf.shape), leaf.dtype), shapes
         )
         return jax.lax.fori_loop(0, steps, body, (state, history))
 
