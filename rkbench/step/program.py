@@ -81,8 +81,15 @@ class Program:
             donate_argnums=0,
             out_shardings=(placed, self._layout.sharding()),
         )
-        self.compilations = 0
-        self._compiled: jax.stages.Compiled | None = None
+        key = jax.vmap(jax.random.key) if self._vector else jax.random.key
+        self._key = jax.jit(key, out_shardings=self._layout.sharding(*self._seed_axis))
+        self._keys = functools.lru_cache(maxsize=8)(self._new_keys)
+        self._compiled: list[jax.stages.Compiled] = []  # none yet or one; copies have it in common
+
+    @property
+    def compilations(self) -> int:
+        """How often it has been compiled: 0 or 1."""
+        return len(self._compiled)
 
     def with_scalars(self, scalars: Scalars) -> "Program":
         """The same compiled program with other scalars of the same names and axes, its data."""
@@ -100,10 +107,9 @@ class Program:
 
     def compile(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Compiled:
         """Compiles ahead, so that no timed step pays for it; a second call compiles nothing."""
-        if self._compiled is None:
-            self._compiled = self.lower(state, seeds).compile()
-            self.compilations += 1
-        return self._compiled
+        if not self._compiled:
+            self._compiled.append(self.lower(state, seeds).compile())
+        return self._compiled[0]
 
     def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
         """The program traced and lowered, for whoever wants to look at it."""
@@ -195,14 +201,8 @@ class Program:
         """int32 [steps, batch], with several seeds [steps, seeds, batch]."""
         return np.stack(indices, axis=1) if self._vector else indices[0]
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - a program lives as long as its process
-    def _keys(self, seeds: tuple[int, ...]) -> jax.Array:
-        def keys(seeds):
-            keys = jax.vmap(jax.random.key)(seeds)
-            return keys if self._vector else keys[0]
-
-        sharding = self._layout.sharding(*self._seed_axis)
-        return jax.jit(keys, out_shardings=sharding)(np.asarray(seeds, np.uint32))
+    def _new_keys(self, seeds: tuple[int, ...]) -> jax.Array:
+        return self._key(np.asarray(seeds if self._vector else seeds[0], np.uint32))
 
 
 def _loop(function: Callable) -> Callable:

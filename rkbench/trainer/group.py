@@ -63,7 +63,7 @@ class Group:
 
     def train(self) -> None:
         """Trains to the end and adds the seeds to the run record."""
-        feed = self._experiment.feed
+        feed = self._experiment.programs.feed
         with contextlib.closing(self._checkpoints), contextlib.closing(feed):
             self._restore()
             for columns in self._by_run().values():
@@ -327,7 +327,7 @@ class Group:
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""
-        counters = self._experiment.feed.counters()
+        counters = self._experiment.programs.feed.counters()
         return {name: self._input.get(name, 0) + value for name, value in counters.items()}
 
     def _finish(self) -> None:
