@@ -19,7 +19,8 @@ from rkbench.records.run_record import Workdir, differences, environment
 from rkbench.trainer import distributed
 from rkbench.trainer.checkpoint import check_fit
 from rkbench.trainer.experiment import Experiment, side_by_side
-from rkbench.trainer.group import Group, Lane
+from rkbench.trainer.group import Group
+from rkbench.trainer.lanes import Lane
 from rkbench.trainer.optimizer import learning_rates
 
 
