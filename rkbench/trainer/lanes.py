@@ -36,11 +36,11 @@ class _RunLanes(NamedTuple):
 
     run: Workdir
     log: RunLog
-    seeds: dict[int, int]  # by the lane's place in the group
+    seeds: dict[int, int]  # by the lane's column in the group
 
 
 class Lanes:
-    """The lanes of a group, whose places are those of the leading axis of its state.
+    """The lanes of a group, each a column of the leading axis of its state.
 
     Attributes:
       seeds: of each lane.
@@ -50,16 +50,16 @@ class Lanes:
         self._lanes = tuple(lanes)
         self.seeds = tuple(lane.seed for lane in lanes)
         runs: dict[pathlib.Path, _RunLanes] = {}
-        for place, lane in enumerate(lanes):
+        for column, lane in enumerate(lanes):
             own = runs.setdefault(lane.run.folder, _RunLanes(lane.run, lane.log, {}))
-            own.seeds[place] = lane.seed
+            own.seeds[column] = lane.seed
         self._runs = tuple(runs.values())
 
     def __len__(self) -> int:
         return len(self._lanes)
 
-    def __getitem__(self, place: int) -> Lane:
-        return self._lanes[place]
+    def __getitem__(self, column: int) -> Lane:
+        return self._lanes[column]
 
     @property
     def label(self) -> str:
@@ -67,11 +67,11 @@ class Lanes:
         label = f"seed {','.join(map(str, dict.fromkeys(self.seeds)))}"
         return label if len(self._runs) == 1 else f"{len(self._runs)} runs, {label}"
 
-    def own(self, tree: Any, place: int, axis: int = 0) -> Any:
+    def own(self, tree: Any, column: int, axis: int = 0) -> Any:
         """One lane's part of a tree whose leaves have an axis for lanes, if there are several."""
         if len(self) == 1:
             return tree
-        return jax.tree.map(lambda leaf: leaf.take(place, axis), tree)
+        return jax.tree.map(lambda leaf: leaf.take(column, axis), tree)
 
     def begin(self) -> None:
         """Notes in each run which of its seeds train together."""
@@ -134,8 +134,8 @@ class Lanes:
             fingerprints = metrics.fingerprints(own.run.folder / "metrics.jsonl")
             entries = {entry["seed"]: entry for entry in own.run.record["seeds"]}
             logs = dict(own.run.record.get("logs", {}))
-            for place, seed in own.seeds.items():
-                steps, seconds, diverged = outcomes[place]
+            for column, seed in own.seeds.items():
+                steps, seconds, diverged = outcomes[column]
                 entries[seed] = gathered[seed].entry(seed, diverged, seconds, steps)
                 logs[str(seed)] = fingerprints[seed]
             seeds = [entries[seed] for seed in sorted(entries)]
