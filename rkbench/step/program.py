@@ -1,7 +1,7 @@
-"""The compiled program that repeats the training step.
+"""The compiled program that repeats the training step, for one seed or for several at once.
 
-In a loop on the device, or dispatched one by one where that is faster (see
-`compilation.compiled_loops`), for one seed or for several at once.
+The steps run in a loop on the device, or are dispatched one by one where that is faster (see
+`compilation.compiled_loops`).
 """
 
 import copy
@@ -20,16 +20,17 @@ from rkbench.step.train_step import StepFunction, StepInputs, StepMetrics, Train
 Scalars = dict[str, np.ndarray]
 
 MAX_STEPS_PER_DISPATCH = 256
-# Passes that replace batch-norm statistics: with a momentum of 0.9 the old keep 0.9^50 = 0.5 %.
+# Forward passes by which batch-norm statistics are estimated anew. At a momentum of 0.9 the old
+# statistics keep a weight of 0.9^50 = 0.5 %.
 STATISTICS_PASSES = 50
 
 
 class Program:
     """A step function compiled for a group of seeds.
 
-    One compilation serves every number of steps, seed, learning rate, schedule and other scalar:
-    the number of steps is the trip count of a loop whose body is always the same code, so that how
-    steps are grouped into calls does not change a bit of the result.
+    One compilation serves every number of steps, seed, learning rate, schedule and other scalar.
+    The number of steps is the trip count of a loop whose body is always the same code. So the
+    result is the same, bit for bit, however the steps are grouped into calls.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Program:
         Args:
           step: the step function.
           feed: gives the examples of each step.
-          scalars: of every step what the optimizer is given, by keyword: float32 [total_steps], or
+          scalars: what the optimizer is given at every step, by keyword: float32 [total_steps], or
             [total_steps, seeds_at_once] where each seed has its own.
           seeds_at_once: seeds that train together; with 1 there is no axis for them.
           loop: whether steps run in a compiled loop; a streamed feed cannot.
@@ -66,7 +67,7 @@ class Program:
             function = self._layout.vmap(function, in_axes=(0, axes, own_scalars))
             statistics = self._layout.vmap(statistics, in_axes=(0, axes))
         init = self._layout.vmap(step.init, in_axes=(0,)) if self._vector else step.init
-        # As it is given out a state is taken back; the metrics are on every device.
+        # A state is returned placed as the next call takes it; the metrics are on every device.
         shapes = jax.eval_shape(step.init, jax.random.key(0))
         placed = self._layout.state_shardings(shapes, *self._seed_axis)
         self._init = jax.jit(init, out_shardings=placed)
@@ -84,7 +85,7 @@ class Program:
         key = jax.vmap(jax.random.key) if self._vector else jax.random.key
         self._key = jax.jit(key, out_shardings=self._layout.sharding(*self._seed_axis))
         self._keys = functools.lru_cache(maxsize=8)(self._new_keys)
-        self._compiled: list[jax.stages.Compiled] = []  # none yet or one; copies have it in common
+        self._compiled: list[jax.stages.Compiled] = []  # one or none; shared with copies
 
     @property
     def compilations(self) -> int:
@@ -112,7 +113,7 @@ class Program:
         return self._compiled[0]
 
     def lower(self, state: TrainState, seeds: Sequence[int]) -> jax.stages.Lowered:
-        """The program traced and lowered, for whoever wants to look at it."""
+        """The program traced and lowered, but not compiled: for looking at it."""
         indices = np.zeros((1, self._feed.columns), np.int32)
         arguments = self._loop_arguments if self._in_loop else self._step_arguments
         return self._jitted.lower(
@@ -125,7 +126,7 @@ class Program:
         """Runs `steps` steps from `first_step` without waiting for them.
 
         Args:
-          state: the state before the first of them; its buffers are given up.
+          state: the state before the first of them; its buffers are donated.
           seeds: the group's seeds.
           first_step: n of the first step.
           steps: how many, at most `MAX_STEPS_PER_DISPATCH`.
@@ -137,7 +138,7 @@ class Program:
         return advance(self.compile(state, seeds), state, seeds, first_step, steps)
 
     def evaluated(self, state: TrainState) -> TrainState:
-        """The state with the parameters at which it is evaluated; for most optimizers itself."""
+        """The state with the parameters at which it is evaluated: for most optimizers, its own."""
         if not optimizers.evaluated_elsewhere(state.opt_state):
             return state
         return state._replace(params=self._eval_params(state))
@@ -145,9 +146,9 @@ class Program:
     def with_new_statistics(
         self, state: TrainState, seeds: Sequence[int], first_step: int
     ) -> TrainState:
-        """The state with its statistics estimated again at its own parameters.
+        """The state with its batch-norm statistics estimated anew at its own parameters.
 
-        On the batches of the next `STATISTICS_PASSES` steps, as training will see them.
+        The batches are those of the next `STATISTICS_PASSES` steps, as training will see them.
         """
         for step in range(first_step, first_step + STATISTICS_PASSES):
             inputs = self._step_inputs(seeds, *self._feed(seeds, step, 1), step)

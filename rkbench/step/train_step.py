@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
 class StepInputs(NamedTuple):
     """What one step takes beside the state and the optimizer's numbers.
 
-    With several seeds `indices` and `key` have an axis for them: the others are common to all.
+    With several seeds `indices` and `key` have a leading axis for them; all share the others.
     """
 
     data: PyTree  # arrays of the training set; where it is streamed, the step's batch in rows
@@ -130,7 +130,7 @@ class StepFunction:
         return optimizers.eval_params(state.opt_state, state.params)
 
     def statistics(self, state: TrainState, inputs: StepInputs) -> TrainState:
-        """The state with its model state moved by one forward pass, and nothing else."""
+        """The state after one forward pass, which changes its model state alone."""
         objective = self._objective(state, inputs)
         return state._replace(model_state=objective.value_and_state(state.params)[1])
 

@@ -42,8 +42,8 @@ _RANGES = {
     "augment.rand_augment_magnitude": (0, 10),
 }
 
-# When batch-norm statistics move: in each step from its first or last stage, or as in the first but
-# estimated again for every evaluation.
+# `batch_norm_update` says from which stage of a step batch-norm statistics are updated. With
+# "recompute" it is the first, and they are estimated anew for every evaluation.
 _CHOICES = {
     "batch_norm_update": ("first_stage", "last_stage", "recompute"),
     "on_corrupt": ON_CORRUPT,
@@ -54,7 +54,7 @@ def check(config: Any) -> None:
     """Checks what can be checked of a config alone.
 
     Raises:
-      UserError: a number out of range, an unknown choice, seeds or a batch size that are none.
+      UserError: a number out of range, an unknown choice, or seeds or a batch size of a wrong kind.
     """
     _check_fields(config, default.get_config())
     for name in ("name", "learning_rate"):

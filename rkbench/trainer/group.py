@@ -2,8 +2,8 @@
 
 A group goes from event to event (evaluation, checkpoint), and between two events the device is busy
 with compiled steps. Events lie at fixed steps and a resumed group starts at a checkpoint, so the
-same calls follow in the same order as without interruption. Its seeds may belong to several runs:
-each seed of each has a lane.
+same calls follow in the same order as without interruption. The seeds of a group may belong to
+several runs. Each seed of each run has a lane, and each lane is a column of the group's arrays.
 """
 
 import contextlib
@@ -39,12 +39,14 @@ class Group:
         self._seeds = self._lanes.seeds
         self._checkpoints = Checkpoints(checkpoints)
         self._step = self._saved_step = 0
-        self._evaluated = False  # at this step, if it is one to evaluate at
-        self._before_evaluation: tuple[int, list[Any]] = (-1, [])  # its step, the logs before it
+        self._evaluated = False  # whether this step has been evaluated, if it is to be
+        # The step of the latest evaluation, and the logs' fingerprints before it.
+        self._before_evaluation: tuple[int, list[Any]] = (-1, [])
         self._seconds = 0.0
-        self._diverged: dict[int, int] = {}  # lane -> step
-        self._ended: dict[int, tuple[int, float]] = {}  # lane, its budget spent -> step, seconds
-        self._unevaluated: set[int] = set()  # of those
+        self._diverged: dict[int, int] = {}  # column -> step at which it diverged
+        # Of the lanes whose budget is spent: column -> (last step, seconds until then).
+        self._ended: dict[int, tuple[int, float]] = {}
+        self._unevaluated: set[int] = set()  # the columns of those still to be evaluated
         self._input: dict[str, float] = {}  # the feed's counters before this process
         self._steps_per_dispatch = 1
         self._state: TrainState = experiment.program.init(self._seeds)
@@ -86,12 +88,12 @@ class Group:
             self._at_event()
 
     def _active(self) -> list[int]:
-        """The lanes that still train: not diverged, and within their budget."""
+        """The columns that still train: they have neither diverged nor spent their budget."""
         over = self._diverged.keys() | self._ended.keys()
         return [column for column in range(len(self._lanes)) if column not in over]
 
     def _restore(self) -> None:
-        """Takes up the newest checkpoint that is whole itself and in its part of the log."""
+        """Goes back to the newest checkpoint that is undamaged, as its part of the logs must be."""
         restored = self._checkpoints.restore(self._state, self._check_logs)
         if restored is not None:
             progress = restored.progress
@@ -133,14 +135,14 @@ class Group:
         return step in (0, config.total_steps) or bool(every and step % every == 0)
 
     def _next_event(self) -> int:
-        """The next step at which something happens beside training."""
+        """The next step after which the group evaluates or saves, or at which it ends."""
         config = self._config
         every = (config.eval_every_steps, config.checkpoint_every_steps)
         following = [(self._step // n + 1) * n for n in every if n > 0]
         return min([*following, config.total_steps])
 
     def _advance_to(self, event: int) -> None:
-        """Trains up to the event, in calls of about `SECONDS_PER_DISPATCH`, on the clock."""
+        """Trains up to the event, in timed calls of about `SECONDS_PER_DISPATCH` each."""
         while self._step < event and self._active():
             preemption.raise_if_requested()
             steps = min(event - self._step, self._steps_per_dispatch, MAX_STEPS_PER_DISPATCH)
@@ -165,8 +167,8 @@ class Group:
     ) -> dict[int, tuple[int, float]]:
         """Logs the steps of one call and finds out which seeds diverged in it.
 
-        What comes back are the lanes that spent their budget, each with its last step and the
-        seconds of training until then.
+        Returns:
+          {column of a lane that spent its budget: (its last step, seconds of training until then)}.
         """
         every = self._config.log_every_steps
         ended: dict[int, tuple[int, float]] = {}
@@ -189,13 +191,13 @@ class Group:
         return ended
 
     def _end(self, column: int, step: int, seconds: float) -> None:
-        """Ends a lane whose budget is spent: its state is that after `step`, its last."""
+        """Ends a lane whose budget is spent; its state is still that after `step`, its last."""
         if not all_finite(self._lanes.own(self._state.params, column)):
             self._diverged[column] = step
             return
         self._ended[column] = step, seconds
         every = self._config.eval_every_steps
-        if step % every if every else step:  # else it has been evaluated there
+        if step % every if every else step:  # elsewhere it has been evaluated already
             self._unevaluated.add(column)
             self._evaluate_ended()
 
@@ -219,7 +221,7 @@ class Group:
 
     def _save(self) -> None:
         if self._step == self._saved_step:
-            return  # it is saved, or the beginning
+            return  # this step is saved already, or is the first: there is nothing to save
         self._lanes.flush()  # a checkpoint never knows more than the log
         logs = self._lanes.fingerprints()
         step, before = self._before_evaluation
@@ -248,9 +250,10 @@ class Group:
         self._evaluated = True
 
     def _evaluate_at(self, step: int, seconds: float, columns: list[int]) -> None:
-        """Evaluates all splits for some lanes at their step, outside the clock.
+        """Evaluates all splits for some lanes at their step; the time does not count.
 
-        Where the optimizer is to be evaluated, which need not be at its parameters.
+        An optimizer can ask to be evaluated elsewhere than at the parameters that it trains: see
+        `optimizers.eval_params`.
         """
         results, state = {}, self._experiment.program.evaluated(self._state)
         elsewhere = state is not self._state and jax.tree.leaves(state.model_state)
@@ -266,7 +269,7 @@ class Group:
             own |= self._input_so_far()
             spent = own.pop("grad_evals")
             lane.log.evaluation(lane.seed, step, seconds, spent, own)
-            shown = list(self._experiment.splits)[-1]  # the test set, or what stands in for it
+            shown = list(self._experiment.splits)[-1]  # the test set, where it is evaluated
             self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
 
     def _input_so_far(self) -> dict[str, float]:
