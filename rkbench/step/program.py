@@ -51,7 +51,6 @@ class Program:
           seeds_at_once: seeds that train together; with 1 there is no axis for them.
           loop: whether steps run in a compiled loop; a streamed feed cannot.
         """
-        self._step = step
         self._layout = step.layout
         self._feed = feed
         self._scalars = scalars
