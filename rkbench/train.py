@@ -18,8 +18,10 @@ from rkbench.records.run_log import RunLog
 from rkbench.records.run_record import Workdir, differences, environment
 from rkbench.trainer import distributed
 from rkbench.trainer.checkpoint import check_fit
-from rkbench.trainer.experiment import Experiment, learning_rates, side_by_side
-from rkbench.trainer.group import Group, Lane
+from rkbench.trainer.experiment import Experiment, side_by_side
+from rkbench.trainer.group import Group
+from rkbench.trainer.lanes import Lane
+from rkbench.trainer.optimizer import learning_rates
 
 
 def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict[str, Any]:
 def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str, Any]:
     """`train_and_evaluate` for a config made ready, whose compiled programs it shares."""
     if not os.path.isfile(workdir / "run.json"):
-        experiment.check()  # before the first start: what cannot work leaves no trace
+        experiment.programs.check()  # before the first start: what cannot work leaves no trace
     with contextlib.closing(_workdir(workdir, experiment)) as run:
         groups, ended = _what_is_left(run, experiment)
         if ended:
@@ -59,8 +61,7 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
                 lanes = tuple(Lane(run, log, seed) for seed in seeds)
                 Group(by_size[len(seeds)], lanes, _checkpoints(run, seeds)).train()
             if groups:
-                distinct = {id(one): one.program for one in by_size.values()}
-                run.compiled(sum(program.compilations for program in distinct.values()))
+                run.compiled(sum(one.program.compilations for one in by_size.values()))
         return run.record
 
 
@@ -68,11 +69,11 @@ def train_side_by_side(
     experiments: Sequence[Experiment],
     workdirs: Sequence[pathlib.Path],
     checkpoints: pathlib.Path,
-) -> Experiment:
+) -> None:
     """Trains runs that can share a program as one vectorized program, each in its own workdir.
 
     They resume from `checkpoints` together. A run whose seeds are finished already is not trained
-    again. What is returned is the experiment of those that were trained.
+    again.
 
     Raises:
       ValueError: they cannot share a program.
@@ -88,7 +89,7 @@ def train_side_by_side(
     if len(left) < 2:
         for one, folder in left:
             train_experiment(one, folder)
-        return left[0][0] if left else experiments[0]
+        return
     together = side_by_side([one for one, _ in left])
     with contextlib.ExitStack() as stack:
         runs = [
@@ -106,7 +107,6 @@ def train_side_by_side(
         ).train()
         for run in runs:
             run.compiled(together.program.compilations)
-    return together
 
 
 def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:
@@ -125,7 +125,7 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
         logs = run.record.get("logs", {})
         run.begin(
             data=data,
-            compiled_loops=experiment.loop,
+            compiled_loops=experiment.programs.loop,
             seeds=[entry for entry in run.record.get("seeds", []) if entry["seed"] in finished],
             logs={seed: logged for seed, logged in logs.items() if int(seed) in finished},
         )

@@ -61,7 +61,8 @@ def experiment(preset, variant, mesh, changes):
     made = Experiment.from_config(settings, dataset)
     model = Normalised(made.workload.model.batch_axes)
     workload = dataclasses.replace(made.workload, model=model, convolves=False)
-    return dataclasses.replace(made, workload=workload, loop=True)
+    programs = dataclasses.replace(made.programs, workload=workload, loop=True)
+    return dataclasses.replace(made, programs=programs)
 
 
 def train(preset, variant, mesh, changes):

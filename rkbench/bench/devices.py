@@ -61,12 +61,11 @@ def measure(mesh: tuple[int, int, int], variant: str) -> dict[str, float]:
     from rkbench.configs import mnist_mlp
     from rkbench.step.collectives import Moved, moved
     from rkbench.trainer.experiment import Experiment
-    from rkbench.workloads import datasets
 
     config: Any = mnist_mlp.get_config(variant)
     config.update({"batch_size": BATCH * mesh[1] * mesh[2], "compiled_loops": "off"})
     config.mesh.update(dict(zip(("seed", "data", "fsdp"), mesh, strict=True)))
-    program = Experiment.from_config(config.lock(), datasets.synthetic("mnist", 1_024)).program
+    program = Experiment.with_synthetic_data(config, 1_024).program
     state = program.init((0,))
     begin = time.perf_counter()
     compiled = program.compile(state, (0,))

@@ -63,16 +63,11 @@ def _row(what: str, name: str, variant: str, settings: dict[str, Any]) -> Row:
 
 def measure(name: str, variant: str, settings: dict[str, Any]) -> dict[str, float]:
     """Time and memory of a few steps of a preset on synthetic data of its shape."""
-    from rkbench import workloads
     from rkbench.trainer.experiment import Experiment
-    from rkbench.workloads import datasets
 
     config = importlib.import_module(f"rkbench.configs.{name}").get_config(variant)
     config.update({"total_steps": STEPS, "schedule": {"name": "constant"}} | settings)
-    config.augment.rand_augment_layers = 0
-    dataset = datasets.synthetic(workloads.dataset_name(name), max(8, config.batch_size))
-    experiment = Experiment.from_config(config.lock(), dataset)
-    program = experiment.program
+    program = Experiment.with_synthetic_data(config, max(8, config.batch_size)).program
     state = program.init((0,))
     begin = time.perf_counter()
     compiled = program.compile(state, (0,))

@@ -18,7 +18,6 @@ from rkbench import train
 from rkbench.bench.row import Row, ratio, seconds
 from rkbench.configs import mnist_cnn, mnist_mlp
 from rkbench.trainer.experiment import Experiment
-from rkbench.workloads import datasets
 from rkbench.workloads.batches import batch_indices
 
 EXAMPLES = 10_000
@@ -29,7 +28,7 @@ METHODS = (
 
 
 def _experiment(config, examples: int = EXAMPLES) -> Experiment:
-    return Experiment.from_config(config, datasets.synthetic("mnist", examples))
+    return Experiment.with_synthetic_data(config, examples)
 
 
 def _mlp(variant: str, batch_size: int, **changes):
@@ -88,7 +87,7 @@ def _bare_loop(experiment: Experiment, steps: int) -> Callable[[], None]:
     """What somebody would write by hand for one seed: data on the device, one scan, Adam."""
     model, optimizer = experiment.workload.model, optax.adam(1e-3)
     data = jax.tree.map(jnp.asarray, experiment.workload.train)
-    indices = jnp.asarray(batch_indices(0, 0, steps, experiment.batch_size, EXAMPLES))
+    indices = jnp.asarray(batch_indices(0, 0, steps, experiment.programs.batch_size, EXAMPLES))
 
     def loss(params, images, labels):
         logits = model.apply({"params": params}, images.astype(jnp.float32) / 255, train=True)
@@ -204,7 +203,7 @@ def convolution() -> Iterator[Row]:
         result = ratio(programs["on"], programs["off"], pairs=5)
         config = mnist_cnn.get_config("rk4")
         config.model.convolution = form
-        chosen = "loop" if _experiment(config.lock()).loop else "single steps"
+        chosen = "loop" if _experiment(config.lock()).programs.loop else "single steps"
         better = "loop" if result.median < 1 else "single steps"
         yield Row(
             f"CNN, batch 64, RK4, {form} convolution: compiled loop over single steps",

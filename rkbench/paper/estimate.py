@@ -83,11 +83,9 @@ def _calibrated(workload: str, model: tuple) -> _Speed:
     config.model.update(dict(model))
     cost = costs.of_workload(config)
     batch = int(min(256, max(2, _CALIBRATION_FLOPS / cost.flops)))
-    config.augment.rand_augment_layers = 0
     config.update({"batch_size": batch, "physical_batch_size": 0, "total_steps": 3})
     config.schedule.update({"name": "constant", "warmup_steps": 0})
-    dataset = datasets.synthetic(workloads.dataset_name(workload), batch + 1)
-    program = Experiment.from_config(config.lock(), dataset).program
+    program = Experiment.with_synthetic_data(config, batch + 1).program
     state = program.init((0,))
     memory: Any = program.compile(state, (0,)).memory_analysis()
     state, metrics = program.advance(state, (0,), 0, 1)

@@ -62,7 +62,7 @@ class _Timed:
         self._workdir.record["parts"] = []  # all is measured anew
         self._workdir.begin(
             data=experiment.workload.provenance,
-            compiled_loops=experiment.loop,
+            compiled_loops=experiment.programs.loop,
             seeds=[],
         )
         self._workdir.begin_group(experiment.config.seeds)

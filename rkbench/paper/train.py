@@ -71,10 +71,10 @@ class _Latest:
     def train(self, job: Job, workdir: pathlib.Path) -> None:
         """Trains a run, or goes on with it."""
         self.experiment = Experiment.from_config(job.config(), like=self.experiment)
-        before = self.experiment.program.compilations
+        before = self.experiment.programs.compilations
         train_experiment(self.experiment, workdir)
         self.trained += 1
-        self.compilations += self.experiment.program.compilations - before
+        self.compilations += self.experiment.programs.compilations - before
 
 
 def _run(together: list[Job], places: Places, latest: _Latest) -> None:

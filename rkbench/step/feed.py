@@ -1,8 +1,8 @@
 """How the examples of a step reach the compiled program.
 
 A dataset that fits in memory lies on the device whole, and a step is told which examples to take
-(`ResidentFeed`). A larger one is streamed: a step is handed its batch (`StreamedFeed`). In both the
-batch is a pure function of (seed, step).
+(`ResidentFeed`). A larger one is streamed: a step is handed its batch (`StreamedFeed`). In both
+cases the batch is a pure function of (seed, step).
 """
 
 import time
@@ -43,7 +43,7 @@ class Feed(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives up threads and processes; the next call opens them again."""
+        """Ends the threads and processes of the input; the next call starts them again."""
         ...
 
 

@@ -76,10 +76,10 @@ class Layout:
         )
 
     def predecessors(self, leaf: jax.Array) -> jax.Array:
-        """Of each row the one before it in the whole batch; before the first comes the last.
+        """For each row the row before it in the whole batch; for the first row, the last.
 
-        For use in the function of `over_examples`, on an array [chunks, chunk / shards, ...]: one
-        row of each chunk comes from the device before.
+        For use in the function of `over_examples`, on an array [chunks, chunk / shards, ...]. The
+        first row of each chunk gets its predecessor from the device before.
         """
         last = leaf[:, -1]
         if self.shards > 1:
@@ -114,7 +114,7 @@ class Layout:
         )
 
     def constrain(self, gradient: PyTree) -> PyTree:
-        """A traced gradient, placed as its parameters are."""
+        """A gradient, while it is traced, placed as its parameters are."""
         if self.mesh is None:
             return gradient
         return jax.lax.with_sharding_constraint(gradient, self.state_shardings(gradient))
@@ -172,7 +172,7 @@ def layout(config) -> Layout:
     `data` is 0 for all devices that the others leave over.
 
     Raises:
-      UserError: devices that do not divide or are not there.
+      UserError: the sizes do not divide the number of devices, or need more than there are.
     """
     devices, sizes = jax.devices(), dict(config.to_dict())
     fixed = sizes[SEED] * sizes[FSDP]

@@ -27,6 +27,18 @@ class TrainState(NamedTuple):
     opt_state: PyTree
 
 
+class StepInputs(NamedTuple):
+    """What one step takes beside the state and the optimizer's numbers.
+
+    With several seeds `indices` and `key` have a leading axis for them; all share the others.
+    """
+
+    data: PyTree  # arrays of the training set; where it is streamed, the step's batch in rows
+    indices: jax.Array  # int32 [batch_size], the step's batch; empty where it is all of `data`
+    step: jax.Array  # n, an int32 scalar
+    key: jax.Array  # the seed's
+
+
 class StepMetrics(NamedTuple):
     """What a step reports of the point theta_n where it began; scalars, stacked by the loop."""
 
@@ -71,10 +83,7 @@ class StepFunction:
     def __call__(
         self,
         state: TrainState,
-        data: PyTree,
-        indices: jax.Array,
-        step: jax.Array,
-        key: jax.Array,
+        inputs: StepInputs,
         scalars: dict[str, jax.Array],
     ) -> tuple[TrainState, StepMetrics]:
         """One step.
@@ -85,14 +94,11 @@ class StepFunction:
 
         Args:
           state: the state before the step.
-          data: arrays of the training set; the step's batch in rows where that is streamed.
-          indices: int32 [batch_size], the step's batch; empty where it is all of `data`.
-          step: n, an int32 scalar.
-          key: the seed's key.
+          inputs: which step it is, with which examples and which key.
           scalars: what the optimizer is given, by keyword: "learning_rate", h_n, and maybe others;
             float32 scalars.
         """
-        objective = self._objective(state, data, indices, step, key)
+        objective = self._objective(state, inputs)
         stages = Stages(objective)
         (loss, model_state), gradient = stages.first(state.params)
         updates, opt_state = self.optimizer(**scalars).update(
@@ -123,17 +129,21 @@ class StepFunction:
         """The parameters at which the state is evaluated; see `optimizers.eval_params`."""
         return optimizers.eval_params(state.opt_state, state.params)
 
-    def statistics(self, state, data, indices, step, key) -> TrainState:
-        """The state with its model state moved by one forward pass, and nothing else."""
-        objective = self._objective(state, data, indices, step, key)
+    def statistics(self, state: TrainState, inputs: StepInputs) -> TrainState:
+        """The state after one forward pass, which changes its model state alone."""
+        objective = self._objective(state, inputs)
         return state._replace(model_state=objective.value_and_state(state.params)[1])
 
-    def _objective(self, state, data, indices, step, key) -> Objective:
-        if self.streamed:
-            indices = None
-        elif not len(indices):  # all of `data`, in its own order
+    def _objective(self, state: TrainState, inputs: StepInputs) -> Objective:
+        indices = None if self.streamed else inputs.indices
+        if indices is not None and not len(indices):  # all of `data`, in its own order
             indices = jnp.arange(self.batch_size, dtype=jnp.int32)
-        step_key = jax.random.fold_in(key, step)
         return Objective(
-            self.workload, data, indices, state.model_state, step_key, self.chunk, self.layout
+            self.workload,
+            inputs.data,
+            indices,
+            state.model_state,
+            jax.random.fold_in(inputs.key, inputs.step),
+            self.chunk,
+            self.layout,
         )

@@ -13,7 +13,7 @@ from rkbench.scoring.scores import QUANTITIES
 from rkbench.sweep.sampling import Settings, sample
 from rkbench.sweep.space import Space
 from rkbench.trainer import costs
-from rkbench.trainer.experiment import check_optimizer, learning_rates
+from rkbench.trainer.optimizer import check_optimizer, learning_rates
 
 CHOSEN = "chosen"
 

@@ -8,7 +8,7 @@ from rkbench import errors, scoring
 from rkbench.records import Run
 from rkbench.sweep.plan import Protocol, Trial, Tuning, changed
 from rkbench.sweep.space import Range, extended, is_range
-from rkbench.trainer.experiment import check_optimizer, learning_rates
+from rkbench.trainer.optimizer import check_optimizer, learning_rates
 
 FINISHED = ("done", "diverged", "failed")
 

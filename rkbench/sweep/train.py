@@ -82,14 +82,15 @@ class Trainer:
             )
             experiments.append(self._latest)
         folders = [trial.folder for trial in group]
+        programs = experiments[0].programs  # all of the group share them
+        before = programs.compilations
         if len(group) > 1:
             name = f"{folders[0].name}-to-{folders[-1].name}"
             checkpoints = tuning.folder / "checkpoints" / name
-            return train_side_by_side(experiments, folders, checkpoints).program.compilations
-        (experiment,), (folder,) = experiments, folders
-        before = experiment.program.compilations
-        train_experiment(experiment, folder)
-        return experiment.program.compilations - before
+            train_side_by_side(experiments, folders, checkpoints)
+        else:
+            train_experiment(experiments[0], folders[0])
+        return programs.compilations - before
 
 
 def _groups(tuning: Tuning, trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -36,9 +36,10 @@ PyTree = Any
 def _quiet_orbax() -> None:
     """Silences what Orbax and its threads report, unless absl's verbosity is INFO or more.
 
-    It reports each missing metadata file at WARNING, and what it raises at ERROR too. Where a write
-    fails, on a full disk say, its event loop closes; each write that ends after that, and each
-    failure beside the first, would print a traceback. What matters is raised by the next call.
+    Orbax logs each missing metadata file as a warning, and also logs each error that it raises.
+    When a write fails, for example on a full disk, its event loop closes: each write that ends
+    later, and each further failure, would print a traceback. The failure itself is raised by the
+    next call.
     """
     logging.getLogger("absl").addFilter(lambda record: _is_wanted([record.pathname]))
     logging.getLogger("asyncio").addFilter(lambda record: _is_wanted(_raised_in(record)))
@@ -79,7 +80,7 @@ class Checkpoints:
     """The checkpoints of one group of seeds, in a folder of their own.
 
     Attributes:
-      folder: it.
+      folder: that folder.
       set_aside: how many damaged ones `restore` has moved aside.
     """
 
@@ -119,7 +120,8 @@ class Checkpoints:
         A damaged one is named on stderr and moved aside, and the one before it is taken.
 
         Args:
-          template: a state of the same structure, shapes and dtypes, placed as it shall be.
+          template: a state of the same structure, shapes and dtypes, placed on the devices as the
+            restored one is to be.
           check: raises a ValueError for the `progress` of a checkpoint that is of no use.
 
         Raises:
@@ -188,7 +190,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What fails in Orbax's threads is raised by its next call, as many kinds of error."""
+        """Raises an OSError for what failed in Orbax's threads.
+
+        Orbax raises it in its next call, and the type depends on what failed.
+        """
         try:
             yield
         except Exception as error:

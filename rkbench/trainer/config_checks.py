@@ -7,14 +7,15 @@ from ml_collections import ConfigDict
 from rkbench import errors
 from rkbench.configs import default
 from rkbench.configs.fields import Field
-from rkbench.workloads.batches import FULL
+from rkbench.step import sharding
+from rkbench.workloads.batches import FULL, resolve_batch_size
 
 
 def check(config: Any) -> None:
     """Checks what can be checked of a config alone.
 
     Raises:
-      UserError: a number out of range, an unknown choice, seeds or a batch size that are none.
+      UserError: a number out of range, an unknown choice, or seeds or a batch size of a wrong kind.
     """
     _check_fields(config, default.get_config())
     for name in ("name", "learning_rate"):
@@ -82,3 +83,37 @@ def check_seeds(seeds) -> None:
 
 def _is_whole(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_chunk(chunk: int, batch_size: int, streamed: bool, layout: sharding.Layout) -> None:
+    """Checks that devices get equal shares of every chunk, and that a streamed batch fills its own.
+
+    Raises:
+      UserError: naming the nearest sizes that would.
+    """
+    if not 0 < chunk < batch_size:
+        sharding.check_divides("batch_size", batch_size, layout)
+        return
+    sharding.check_divides("physical_batch_size", chunk, layout)
+    if streamed and batch_size % chunk:
+        raise errors.UserError(
+            f"physical_batch_size={chunk} does not divide batch_size={batch_size}, "
+            "as it must where data is streamed"
+        )
+
+
+def resolved_batch_size(batch_size: int | str, examples: int, streamed: bool) -> int:
+    """The examples a step that `batch_size` asks for.
+
+    Raises:
+      UserError: there are not so many, or "full" where data is streamed.
+    """
+    if batch_size == FULL and streamed:
+        raise errors.UserError("batch_size='full' needs a dataset in memory; this one is streamed")
+    size = resolve_batch_size(batch_size, examples)
+    if not 1 <= size <= examples:
+        raise errors.UserError(
+            f"batch_size={batch_size} must lie between 1 and the {examples} training examples "
+            "(or be 'full')"
+        )
+    return size

@@ -40,23 +40,22 @@ def of_workload(config: Any) -> Cost:
     import jax
     import jax.numpy as jnp
 
-    from rkbench import workloads
     from rkbench.step.gradients import Objective
-    from rkbench.workloads import datasets
+    from rkbench.trainer.experiment import Experiment
 
     config = config.copy_and_resolve_references()
     if "convolution" in config.model:
         config.model.convolution = "xla"
-    dataset = datasets.synthetic(workloads.dataset_name(config.workload), EXAMPLES)
-    config.augment.rand_augment_layers = 0  # done by the host, and not by a model
-    workload = workloads.create(config, dataset)
+    config.update({"batch_size": EXAMPLES, "physical_batch_size": 0})
+    config.mesh.update({"seed": 1, "data": 1, "fsdp": 1})
+    workload = Experiment.with_synthetic_data(config, EXAMPLES).workload
     params, model_state = jax.eval_shape(workload.init, jax.random.key(0))
 
     def gradient(params, model_state, data, key):
         indices = jnp.arange(EXAMPLES, dtype=jnp.int32)
         return Objective(workload, data, indices, model_state, key, 0).value_and_gradient(params)
 
-    lowered = jax.jit(gradient).lower(params, model_state, dataset.train, jax.random.key(0))
+    lowered = jax.jit(gradient).lower(params, model_state, workload.train, jax.random.key(0))
     analysis = lowered.cost_analysis()
     assert analysis is not None, "XLA counts the operations of every backend"
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -100,7 +99,7 @@ def _toy(config: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     import jax
     import jax.numpy as jnp
 
-    from rkbench.trainer.experiment import make_optimizer
+    from rkbench.trainer.optimizer import make_optimizer
 
     optimizer = make_optimizer(config.optimizer, 0.1)
     params = {"w": jnp.ones(1)}

@@ -34,9 +34,10 @@ SHARED_TIMEOUT_SECONDS = 30
 def initialize(
     coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the processes of a run; before anything else asks JAX for devices.
+    """Joins the processes of a run. To be called before anything asks JAX for devices.
 
-    Without arguments JAX finds them from its environment, as on TPU VMs, under SLURM and on GKE.
+    Without arguments JAX finds the processes by its environment, as on TPU VMs, under SLURM and on
+    GKE.
 
     Args:
       coordinator: HOST:PORT where the first process listens.
@@ -108,7 +109,7 @@ def check_shared(path: pathlib.Path) -> None:
 
     Raises:
       UserError: in all of them, where one does not within `SHARED_TIMEOUT_SECONDS`: they would wait
-        for each other's checkpoints for ever.
+        for each other's checkpoints forever.
     """
     if jax.process_count() == 1:
         return

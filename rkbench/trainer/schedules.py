@@ -8,8 +8,8 @@ With peak p, end_factor f, W = warmup_steps and N = total_steps, step n = 0, ...
     "cosine":         p (f + (1 - f) (1 + cos(pi n / N)) / 2)
     "warmup_cosine":  p n / W for n < W, then p (f + (1 - f) (1 + cos(pi (n - W) / (N - W))) / 2)
 
-So the cosines would reach f p at step N, one after the last, which is a little above it; and the
-first step of a warm-up has the rate 0: it changes no parameter.
+So a cosine reaches f p only at step N, one after the last; the last step's rate is a little higher.
+The first step of a warm-up has the rate 0 and changes no parameter.
 """
 
 from collections.abc import Callable
@@ -66,8 +66,8 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
         raise errors.unknown("schedule", schedule.name, _SCHEDULES)
     if schedule.name == "warmup_cosine" and not 0 <= schedule.warmup_steps < total_steps:
         raise errors.UserError(
-            f"schedule.warmup_steps={schedule.warmup_steps} must lie between 0 and "
-            f"total_steps={total_steps}, the end left out"
+            f"schedule.warmup_steps={schedule.warmup_steps} must be at least 0 and less than "
+            f"total_steps={total_steps}"
         )
     function = _SCHEDULES[schedule.name](
         learning_rate, total_steps, schedule.warmup_steps, schedule.end_factor
@@ -77,6 +77,6 @@ def tabulate(schedule, learning_rate: float, total_steps: int) -> np.ndarray:
     if not np.isfinite(table).all():
         raise errors.UserError(
             f"schedule.end_factor={schedule.end_factor} times optimizer.learning_rate="
-            f"{learning_rate} is over what float32 holds"
+            f"{learning_rate} is more than float32 can hold"
         )
     return np.broadcast_to(table, (total_steps,))

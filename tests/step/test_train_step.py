@@ -12,7 +12,7 @@ import pytest
 from rkbench import optimizers
 from rkbench.step.feed import ResidentFeed
 from rkbench.step.program import Program
-from rkbench.step.train_step import StepFunction
+from rkbench.step.train_step import StepFunction, StepInputs
 
 pytestmark = pytest.mark.standard_promotion
 H = 0.3
@@ -106,7 +106,8 @@ def take_step(data, unroll=False, clip_norm=None, stage_clip_norm=None, name="rk
     step = StepFunction(Regression(), optimizer, len(INDICES), 0, **settings)
     state = step.init(jax.random.key(0))
     scalars = {"learning_rate": jnp.float32(H)}
-    after, metrics = jax.jit(step)(state, data, INDICES, jnp.int32(5), jax.random.key(7), scalars)
+    inputs = StepInputs(data, jnp.asarray(INDICES), jnp.int32(5), jax.random.key(7))
+    after, metrics = jax.jit(step)(state, inputs, scalars)
     return state, after, metrics
 
 

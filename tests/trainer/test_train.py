@@ -22,6 +22,7 @@ from rkbench.optimizers.optimizer_states import find
 from rkbench.records import summary
 from rkbench.step.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
+from rkbench.trainer.evaluate import Evaluator
 from rkbench.trainer.experiment import Experiment
 
 pytestmark = pytest.mark.standard_promotion
@@ -93,20 +94,21 @@ class WithStatistics:
 def test_schedule_free_runs_are_evaluated_at_the_average_with_its_statistics(tmp_path, monkeypatch):
     variant = "optax:contrib.schedule_free_sgd,learning_rate=0.5"
     made = Experiment.from_config(config(variant, seeds=(0, 1), vectorize_seeds="on"))
-    experiment = dataclasses.replace(made, workload=WithStatistics(made.workload))
+    programs = dataclasses.replace(made.programs, workload=WithStatistics(made.workload))
+    experiment = dataclasses.replace(made, programs=programs)
     trained, given = [], []
-    evaluated, evaluator = Program.evaluated, experiment.evaluator
+    evaluated, evaluate = Program.evaluated, Evaluator.__call__
 
     def spy(self, state):
         trained.append(jax.device_get(state))
         return evaluated(self, state)
 
-    def spy_on_evaluator(params, model_state, split):
+    def spy_on_evaluator(self, params, model_state, split):
         given.append(jax.device_get((params, model_state)))
-        return evaluator(params, model_state, split)
+        return evaluate(self, params, model_state, split)
 
     monkeypatch.setattr(Program, "evaluated", spy)
-    experiment.__dict__["evaluator"] = spy_on_evaluator
+    monkeypatch.setattr(Evaluator, "__call__", spy_on_evaluator)
     train_experiment(experiment, tmp_path)
     for seed in (0, 1):
         last, (params, statistics) = (
