@@ -14,8 +14,10 @@ from typing import Any
 
 from rkbench import errors, paths
 from rkbench.records import metrics, summary
+from rkbench.records.identity import differences
+from rkbench.records.provenance import environment
 from rkbench.records.run_log import RunLog
-from rkbench.records.run_record import Workdir, differences, environment
+from rkbench.records.workdir import Workdir
 from rkbench.trainer import distributed
 from rkbench.trainer.checkpoint import check_fit
 from rkbench.trainer.experiment import Experiment, learning_rates, side_by_side

@@ -6,14 +6,13 @@ from typing import Any
 
 from rkbench import errors
 from rkbench.drawing import heatmap, plotting
-from rkbench.files import write_text
+from rkbench.files import write_json, write_text
 from rkbench.paper import input_scaling, study, table1
 from rkbench.paper.figures import FIGURES, figure, file_name
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import TABLE_1
 from rkbench.paper.scales import SCALES
 from rkbench.records import AXES, read_object, schemas
-from rkbench.records.run_record import write_json
 
 COMPANION = "grad_evals"  # beside the paper's axis: an RK4 step costs four gradients
 

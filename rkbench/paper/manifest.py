@@ -18,7 +18,7 @@ from rkbench import files
 from rkbench.errors import UserError
 from rkbench.paper.estimate import estimate
 from rkbench.paper.plan import Job, timing_group
-from rkbench.records.run_record import source_commit
+from rkbench.records.provenance import source_commit
 
 
 def write(jobs: Sequence[Job], scale: str, timed: bool, path: pathlib.Path) -> list[str]:

@@ -15,7 +15,7 @@ import jax
 
 from rkbench import optimizers
 from rkbench.records import metrics, summary
-from rkbench.records.run_record import Workdir
+from rkbench.records.workdir import Workdir
 from rkbench.trainer.experiment import Experiment
 
 TURNS = 20  # of each optimizer in a run, if it has so many steps

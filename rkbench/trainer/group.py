@@ -20,8 +20,8 @@ import numpy as np
 from rkbench import optimizers
 from rkbench.records import metrics
 from rkbench.records.run_log import RunLog
-from rkbench.records.run_record import Workdir
 from rkbench.records.summary import SeedSummary
+from rkbench.records.workdir import Workdir
 from rkbench.step.program import MAX_STEPS_PER_DISPATCH
 from rkbench.step.train_step import StepMetrics, TrainState
 from rkbench.trainer import distributed, preemption

@@ -15,13 +15,13 @@ from console import rkbench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rkbench import verify
+from rkbench import files, verify
 from rkbench.comparison import pictures, published
 from rkbench.drawing import tables
 from rkbench.errors import UserError
 from rkbench.paper import drawing, plan, table1
 from rkbench.paper.runs import SMALL_BATCH
-from rkbench.records import Run, archive, metrics, read_object, run_record
+from rkbench.records import Run, archive, metrics, read_object
 from rkbench.records.names import namer
 from rkbench.report import content, page
 from rkbench.scoring import collect, tabulate
@@ -364,7 +364,7 @@ def test_anything_anywhere_is_read_or_named(runs, data):
     try:
         told = told_by(reader)
     finally:
-        run_record.write_json(BAD / "run.json", record)
+        files.write_json(BAD / "run.json", record)
     assert all(line.isprintable() for line in told)
     assert not told or any(str(BAD.name) in line for line in told)
 

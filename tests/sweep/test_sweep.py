@@ -12,7 +12,7 @@ from rkbench.commands import sweep as command
 from rkbench.configs import common, digits_mlp
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench.errors import UserError
-from rkbench.records.run_record import Workdir
+from rkbench.records.workdir import Workdir
 from rkbench.scoring import collect
 from rkbench.step.program import Program
 from rkbench.sweep import plan, results, space
