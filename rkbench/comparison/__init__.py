@@ -34,4 +34,4 @@ def draw(
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
     for picture in pictures(compared, namer(folders)):
-        yield from picture.draw(output / picture.name)
+        yield from picture.draw(output)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rkbench import errors
-from rkbench.paper.figures import FIGURES
-from rkbench.paper.runs import TABLE_1, TIMING, PaperRun, shrunken
+from rkbench.paper.runs import TIMING, PaperRun
 from rkbench.paper.scales import SCALES, Size
 from rkbench.records import Run
 
@@ -78,20 +77,6 @@ def left_out(places: Places, runs: Iterable[PaperRun]) -> list[str]:
         for run in places.records(runs).values()
         for seed, why in run.faults.items()
     ]
-
-
-def table_runs(rows: Iterable[int], scale: str) -> list[PaperRun]:
-    """The runs behind these rows of Table 1, counted from 1; shrunken where beyond the scale."""
-    return [
-        run if SCALES[scale][run.kind].runs else shrunken(run)
-        for row in rows
-        for run in TABLE_1[row - 1].runs
-    ]
-
-
-def figure_runs(numbers: Iterable[int]) -> list[PaperRun]:
-    """The runs behind these figures, once each."""
-    return list(dict.fromkeys(run for number in numbers for run in FIGURES[number].runs))
 
 
 def jobs(

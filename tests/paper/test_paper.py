@@ -12,6 +12,8 @@ import pytest
 from console import rkbench
 
 from rkbench import verify
+from rkbench.drawing.artefact import Artefact, Canvas
+from rkbench.errors import UserError
 from rkbench.paper import plan, table1, timing
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1, TIMING, shrunken
@@ -23,7 +25,7 @@ from rkbench.workloads import datasets
 pytestmark = pytest.mark.standard_promotion
 
 TABLE = [run for row in TABLE_1 for run in row.runs]
-RUNS = list(dict.fromkeys([*TABLE, *plan.figure_runs(FIGURES)]))
+RUNS = list(dict.fromkeys([*TABLE, *(run for spec in FIGURES.values() for run in spec.runs)]))
 
 
 @pytest.fixture
@@ -93,6 +95,42 @@ def test_what_is_drawn_by_choice_has_a_name_of_its_own_and_is_not_in_the_manifes
     assert list(verify.verify(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("figures/fig02", {"scale": "cpu", "number": 4, "axis": "step"}),
+        ("figures/fig19", {"scale": "cpu", "number": 19, "axis": "step"}),
+        ("figures/fig02", {"scale": "cpu", "number": 2, "axis": "steps"}),
+        ("figures/fig02", {"scale": "cpuu", "number": 2, "axis": "step"}),
+        ("table1", {"scale": "cpu", "rows": [8]}),
+        ("table1", {"scale": "cpu"}),
+        ("table2", {"scale": "cpu"}),
+    ],
+)
+def test_what_the_manifest_says_under_another_name_is_not_taken_for_the_figure(tmp_path, name, how):
+    (tmp_path / "manifest.json").write_text(json.dumps({name: how}))
+    with pytest.raises(UserError, match=f"{name}' is not a table or figure"):
+        list(verify.verify(tmp_path))
+
+
+def test_a_figure_whose_records_are_gone_is_named(tmp_path):
+    how = {"scale": "cpu", "number": 2, "axis": "step"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"figures/fig02": how}))
+    assert list(verify.verify(tmp_path)) == [
+        f"{tmp_path}: figure 2: there is no record of its runs"
+    ]
+
+
+def test_the_dots_of_a_name_stay_in_every_file(tmp_path):
+    artefacts = [
+        Artefact(f"eps-{eps}", {f"eps-{eps}.csv": "x"}, lambda: Canvas(layout="constrained"))
+        for eps in (0.1, 0.2)
+    ]
+    files = [path for one in artefacts for path in one.draw(tmp_path)]
+    assert len(set(files)) == 6
+    assert all(path.is_file() for path in files)
+
+
 def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
     monkeypatch, tmp_path, small_data
 ):
@@ -156,7 +194,7 @@ def test_a_run_that_fails_stops_no_other_and_stands_in_the_table(monkeypatch, tm
 def test_rows_beyond_a_scale_link_a_few_steps_of_a_shrunken_model(tmp_path, small_data):
     small, cpu = (plan.Places(tmp_path, tmp_path / "runs", scale) for scale in ("smoke", "cpu"))
     (run, _) = TABLE_1[4].runs
-    wanted = plan.table_runs([5], "cpu")
+    wanted = table1.Table1((5,)).runs("cpu")
     assert [one.name for one in wanted] == ["cifar10_wrn-momentum-smoke", "cifar10_wrn-rk4-smoke"]
     (without, _) = table1.lines(cpu, [5])
     assert (without.source, without.status) == ("", "not run: beyond the scale 'cpu'")

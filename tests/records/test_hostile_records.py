@@ -19,7 +19,8 @@ from rkbench import files, verify
 from rkbench.comparison import pictures, published
 from rkbench.drawing import tables
 from rkbench.errors import UserError
-from rkbench.paper import drawing, plan, table1
+from rkbench.paper import plan, table1
+from rkbench.paper import published as paper
 from rkbench.paper.runs import SMALL_BATCH
 from rkbench.records import Run, archive, metrics, read_object
 from rkbench.records.names import namer
@@ -90,7 +91,7 @@ def table():
     places = plan.Places(pathlib.Path("results"), pathlib.Path("runs"), "smoke")
     for text in table1.texts(table1.lines(places, [1]), "smoke").values():
         text.encode()
-    return plan.left_out(places, plan.table_runs([1], "smoke"))
+    return plan.left_out(places, table1.Table1((1,)).runs("smoke"))
 
 
 READERS = [score, report, compare, archived, verified, table]
@@ -288,12 +289,12 @@ def test_a_sweep_json_of_another_shape_is_refused(text, runs):
 @pytest.mark.parametrize(
     ("name", "text", "reader"),
     [
-        ("manifest.json", '{"table1": {"scale": "cpu", "rows": [1.0]}}', drawing.manifest),
-        ("manifest.json", '{"table1": 1}', drawing.manifest),
-        ("manifest.json", '{"figures/fig01": {"scale": "cpu", "number": []}}', drawing.manifest),
-        ("scores.json", '{"metric": 1}', published.files),
-        ("scores.json", '{"metric": "test/accuracy", "targets": "x"}', published.files),
-        ("scores.json", '{"metric": "test/accuracy", "reference": []}', published.files),
+        ("manifest.json", '{"table1": {"scale": "cpu", "rows": [1.0]}}', paper.noted),
+        ("manifest.json", '{"table1": 1}', paper.noted),
+        ("manifest.json", '{"figures/fig01": {"scale": "cpu", "number": []}}', paper.noted),
+        ("scores.json", '{"metric": 1}', published.artefacts),
+        ("scores.json", '{"metric": "test/accuracy", "targets": "x"}', published.artefacts),
+        ("scores.json", '{"metric": "test/accuracy", "reference": []}', published.artefacts),
     ],
 )
 def test_other_files_of_results_are_checked_too(name, text, reader, tmp_path):
