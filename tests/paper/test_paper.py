@@ -20,6 +20,8 @@ from rkbench.paper.runs import TABLE_1, TIMING, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.paper.train import train
 from rkbench.records import Run
+from rkbench.trainer import evaluate
+from rkbench.trainer import group as group_module
 from rkbench.workloads import datasets
 
 pytestmark = pytest.mark.standard_promotion
@@ -122,10 +124,7 @@ def test_a_figure_whose_records_are_gone_is_named(tmp_path):
 
 
 def test_the_dots_of_a_name_stay_in_every_file(tmp_path):
-    artefacts = [
-        Artefact(f"eps-{eps}", {f"eps-{eps}.csv": "x"}, lambda: Canvas(layout="constrained"))
-        for eps in (0.1, 0.2)
-    ]
+    artefacts = [Artefact(f"eps-{eps}", {f"eps-{eps}.csv": "x"}, Canvas) for eps in (0.1, 0.2)]
     files = [path for one in artefacts for path in one.draw(tmp_path)]
     assert len(set(files)) == 6
     assert all(path.is_file() for path in files)
@@ -243,15 +242,18 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
     settings = SCALES["smoke"]["timing_small"].settings
     configs = {tmp_path / run.name: run.get_config(settings, (0, 1)) for run in group}
     order = []
-    take_turn = timing._Timed.take_turn
+    advance_to = group_module.Group._advance_to
 
-    def noted(self):
-        order.append(self.experiment.config.optimizer.name)
-        take_turn(self)
+    def noted(self, event):
+        order.append((self._config.optimizer.name, event))
+        advance_to(self, event)
 
-    monkeypatch.setattr(timing._Timed, "take_turn", noted)
+    monkeypatch.setattr(group_module.Group, "_advance_to", noted)
+    monkeypatch.setattr(group_module.Checkpoints, "save", None)  # fails where it is called
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", None)
     timing.interleave(configs)
-    assert order == ["adam", "rk4"] * 8  # four turns of two seeds
+    # Two seeds of four turns.
+    assert order == [(name, step) for step in (1, 2, 3, 4) for name in ("adam", "rk4")] * 2
     for folder, evals in zip(configs, (1, 4), strict=True):
         run = Run(folder)
         assert run.record["status"] == "done"
@@ -259,8 +261,18 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
         np.testing.assert_array_equal(curve.x, range(5))
         assert (np.diff(curve.values, axis=1) > 0).all()
         assert [line["grad_evals"] for line in run.log][:5] == [evals * n for n in range(5)]
+        assert {*run.log[1]} == {"step", "seed", "wall_time", "grad_evals"}
+        assert run.faults == {}
+        assert run.record["compilations"] == 1
     timing.interleave(configs)
     assert len(order) == 16  # what is finished stands
+    path = folder / "run.json"
+    path.write_text(
+        path.read_text().replace('"status": "done",\n  "steps"', '"status": "failed",\n  "steps"')
+    )
+    timing.interleave(configs)
+    assert len(order) == 32  # all is measured anew, and once
+    assert [len(Run(folder).log) for folder in configs] == [10, 10]
 
 
 def test_differences_are_judged_by_the_combined_error():

@@ -74,7 +74,7 @@ def report():
 def compare():
     collection = collect([ROOT])
     for one in pictures.pictures(pictures.Compared.of(collection, METRIC), namer([ROOT])):
-        (one.name + one.numbers).encode()
+        "".join([one.name, *one.texts.values()]).encode()
     return list(map(str, collection.omissions))
 
 
