@@ -35,7 +35,7 @@ def write_run(
     ]
     writer = metrics.JsonLinesWriter(folder / "metrics.jsonl")
     for line in lines:
-        writer.write_record(line)
+        writer.write_line(line)
     writer.close()
     config = {
         "workload": workload,

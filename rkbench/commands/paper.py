@@ -157,9 +157,9 @@ def _write_manifest(jobs: list[plan.Job], arguments: argparse.Namespace) -> None
 
 def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
     """Prints the runs with their cost, and their commands."""
-    from rkbench.paper.estimate import Estimate, estimate
+    from rkbench.paper.estimate import Cost, estimate
 
-    def row(name: str, seeds: str, cost: Estimate) -> str:
+    def row(name: str, seeds: str, cost: Cost) -> str:
         hours = "-" if cost.hours is None else f"{cost.hours:.2f}"
         gigabytes = "-" if cost.gigabytes is None else f"{cost.gigabytes:.2f}"
         return f"{name:<58}{seeds:>7}{cost.grad_evals:>14,}{hours:>10}{gigabytes:>8}"
@@ -170,7 +170,7 @@ def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
         costs.append(estimate(job, timed))
         print(row(job.run.name, f"{len(job.missing)}/{len(job.seeds)}", costs[-1]))
     hours = sum(cost.hours or 0 for cost in costs) if timed else None
-    print(row("all", "", Estimate(sum(cost.grad_evals for cost in costs), hours)))
+    print(row("all", "", Cost(sum(cost.grad_evals for cost in costs), hours)))
     note = "; hours on this machine, within a factor of two" if timed else ""
     print(f"\nseeds: missing/wanted{note}\n")
     for job in jobs:

@@ -15,7 +15,7 @@ from rkbench.drawing.artefact import Artefact
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
+class Map:
     """One map.
 
     Attributes:
@@ -33,7 +33,7 @@ class Panel:
 class HeatMap:
     """Panels side by side with common rows, columns and colours; `boxed` is a column to mark."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Map, ...]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     boxed: int
@@ -70,7 +70,7 @@ def picture(heat_map: HeatMap) -> Canvas:
     return canvas
 
 
-def _label(panel: Panel, axes, middle: float) -> None:
+def _label(panel: Map, axes, middle: float) -> None:
     """Writes each cell's number, or its mark on white."""
     for (i, j), value in np.ndenumerate(panel.values):
         missing = np.isnan(value)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rkbench.drawing import heatmap
 from rkbench.drawing.artefact import Artefact
-from rkbench.drawing.heatmap import HeatMap, Panel
+from rkbench.drawing.heatmap import HeatMap, Map
 from rkbench.paper.plan import Places
 from rkbench.paper.runs import PaperRun
 from rkbench.paper.scales import SCALES
@@ -63,7 +63,7 @@ def heat_map(scale: str, records: Mapping[str, Run]) -> HeatMap:
                 values[i, j] = 100 * final.mean()
             else:
                 marks[i, j] = "diverged"
-        panels.append(Panel(title, values, marks))
+        panels.append(Map(title, values, marks))
     return HeatMap(
         tuple(panels),
         rows=tuple(f"{method}, {METHODS[method][2]:g}" for method in METHODS),

@@ -10,7 +10,7 @@ import numpy as np
 from rkbench.drawing import tables
 from rkbench.drawing.artefact import Artefact
 from rkbench.paper.plan import Places
-from rkbench.paper.runs import TABLE_1, PaperRun, Row, shrunken
+from rkbench.paper.runs import TABLE_1, PaperRow, PaperRun, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run, read_object, schemas, summary
 from rkbench.statistics import Estimate, estimate
@@ -51,7 +51,7 @@ def lines(places: Places, rows: Iterable[int]) -> list[Line]:
     return [_line(row, TABLE_1[row - 1], index, places) for row in rows for index in range(2)]
 
 
-def _line(number: int, row: Row, index: int, places: Places) -> Line:
+def _line(number: int, row: PaperRow, index: int, places: Places) -> Line:
     run = row.runs[index]
     record = places.records([run]).get(run.name)
     entries = [] if record is None else record.entries

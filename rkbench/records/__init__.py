@@ -155,11 +155,11 @@ class Run:
         return read_record(self.folder / "run.json")
 
     @property
-    def log(self) -> list[metrics.Record]:
+    def log(self) -> list[metrics.Line]:
         """All lines of its log; `logged` holds them in a tenth of the memory."""
         return list(metrics.read(self._log))
 
-    def lines(self, seed: int) -> Iterator[metrics.Record]:
+    def lines(self, seed: int) -> Iterator[metrics.Line]:
         """The lines of one seed, read one by one."""
         return (line for line in metrics.read(self._log) if line["seed"] == seed)
 

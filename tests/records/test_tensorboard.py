@@ -30,13 +30,13 @@ def clu_writers():
 
 def record(seed, step):
     scalars = {"seed": seed, "wall_time": 0.5 * step, "grad_evals": 4 * step}
-    return metrics.record(step, scalars | {"batch/loss": 1 / step, "batch/bad": np.nan})
+    return metrics.line(step, scalars | {"batch/loss": 1 / step, "batch/bad": np.nan})
 
 
 def write_log(path, *records):
     writer = metrics.JsonLinesWriter(path)
     for found in records:
-        writer.write_record(found)
+        writer.write_line(found)
     writer.close()
 
 

@@ -222,7 +222,7 @@ def full(*arguments, **keywords):
     ("owner", "name", "call"),
     [
         (metrics.JsonLinesWriter, "flush", 2),
-        (metrics.JsonLinesWriter, "write_record", 9),
+        (metrics.JsonLinesWriter, "write_line", 9),
         (metrics, "keep_only", 2),
         (files, "write_json", 1),
         (files, "write_json", 2),

@@ -207,7 +207,7 @@ def test_a_finished_run_is_recognised_without_its_log_in_memory(tmp_path, experi
     train_experiment(experiment, tmp_path)
     with contextlib.closing(metrics.JsonLinesWriter(tmp_path / "metrics.jsonl")) as writer:
         for step in range(20_000):
-            writer.write_record(
+            writer.write_line(
                 {"step": step, "seed": 9, "wall_time": 0.0, "grad_evals": step, "batch/loss": 1.0}
             )
     tracemalloc.start()
