@@ -93,7 +93,7 @@ def test_a_workdir_that_leads_elsewhere_is_refused(tmp_path, name):
     victim = tmp_path / "victim"
     victim.write_text("{}") if "." in name else victim.mkdir()
     (tmp_path / "run" / name).symlink_to(victim)
-    with pytest.raises(UserError, match=f"{name} is in the way: it must be a .*, and no link"):
+    with pytest.raises(UserError, match=f"{name} is in the way: it must be a .*, not a link"):
         workdir.Workdir(tmp_path / "run", digits_mlp.get_config())
 
 

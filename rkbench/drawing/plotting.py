@@ -52,7 +52,7 @@ class Panel:
       curves: label -> run, or whatever has its curves.
       skipped: share of a curve's points; the vertical axis begins where the lowest curve had got
         by then, so that curves which rise fast at first are told apart later. 0: it shows all.
-      log_y: whether the vertical axis is logarithmic, where what is drawn spans a decade.
+      log_y: whether the vertical axis is logarithmic, if the values span a decade.
     """
 
     title: str
@@ -121,7 +121,7 @@ def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
 
 
 def add_caption(canvas: Canvas, text: str, columns: int) -> None:
-    """Puts the text below the panels, of which so many stand side by side."""
+    """Puts the text below the panels, of which `columns` stand side by side."""
     canvas.supxlabel(textwrap.fill(literal(text), 72 * columns), fontsize=7.5, color="#444444")
 
 

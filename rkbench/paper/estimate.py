@@ -1,8 +1,8 @@
 """What runs will cost on this machine: gradient evaluations, time and memory, without the data.
 
 A few steps of each workload at a small batch are timed; time and the memory of activations grow in
-proportion to the examples, and a step of an optimizer takes its gradients. An estimate within a
-factor of two, not a promise. Gradient evaluations are counted, exactly and without any timing.
+proportion to the examples, and a step of an optimizer takes its gradients. The estimate is within a
+factor of two. Gradient evaluations are counted, exactly and without any timing.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _CALIBRATION_FLOPS = 4e9  # of the gradient that is timed, about
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one job, all its missing seeds together; None where no step was timed."""
+    """The cost of a job with all its missing seeds; None where no step was timed."""
 
     grad_evals: int
     hours: float | None = None

@@ -60,7 +60,7 @@ class FigureSpec:
         return tuple(dict.fromkeys(run for panel in self.panels for run in panel.runs))
 
     def only(self, words: Sequence[str]) -> "FigureSpec":
-        """The same of those runs alone whose names contain one of the words; () is no choice."""
+        """The same of those runs alone whose names contain one of the words; () keeps all runs."""
         if not words:
             return self
         panels = [
@@ -183,8 +183,8 @@ FIGURES: Mapping[int, FigureSpec] = {
 class PaperFigure:
     """A figure of the paper on an axis, perhaps of some of its runs; see `published.Published`.
 
-    On another axis than the paper's (`step`) and its companion's, or of chosen runs, it is no part
-    of the manifest.
+    On another axis than the paper's (`step`) and its companion's, or of chosen runs, it is not
+    in `manifest.json`.
 
     Attributes:
       number: a key of `FIGURES`.

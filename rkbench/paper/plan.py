@@ -1,4 +1,4 @@
-"""What a table or figure needs at a scale, and what of it has to be trained still."""
+"""What a table or figure needs at a scale, and which of its runs are still to be trained."""
 
 import dataclasses
 import pathlib
@@ -62,7 +62,7 @@ class Places:
         return self.runs / self.scale / run.name
 
     def records(self, runs: Iterable[PaperRun]) -> dict[str, Run]:
-        """The records that there are, by the runs' names."""
+        """The records that exist, by the runs' names."""
         return {
             run.name: Run(self.record(run))
             for run in runs
@@ -82,7 +82,7 @@ def left_out(places: Places, runs: Iterable[PaperRun]) -> list[str]:
 def jobs(
     runs: Iterable[PaperRun], places: Places, seeds: tuple[int, ...] | None = None
 ) -> list[Job]:
-    """The runs as jobs, in order and once each; those that the scale leaves out are not among them.
+    """The runs as jobs, in order and once each; without those that the scale leaves out.
 
     Args:
       runs: what is wanted.

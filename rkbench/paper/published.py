@@ -48,7 +48,7 @@ class Published(Protocol):
     def only(self, words: Sequence[str], scale: str) -> Self | None:
         """The part of it that runs with one of the words in their names make; None: there is none.
 
-        () is no choice.
+        () keeps all of it.
         """
         ...
 
@@ -90,7 +90,7 @@ def noted(results: pathlib.Path) -> list[Noted]:
     """What the manifest notes; [] where nothing was drawn.
 
     Raises:
-      UserError: the manifest cannot be read, or notes what is no table or figure of these.
+      UserError: the manifest cannot be read, or an entry is not one of these tables or figures.
     """
     path = results / "manifest.json"
     if not path.exists():

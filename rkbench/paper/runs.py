@@ -41,7 +41,7 @@ class PaperRun:
 
 
 def shrunken(run: PaperRun) -> PaperRun:
-    """A few steps of the same on a small model and real data, for where the run is too large."""
+    """A few steps on a small model and real data, where the scale has no room for the run."""
     return PaperRun(run.config, f"{run.variant},smoke", "shrunken", run.label)
 
 

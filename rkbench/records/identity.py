@@ -10,13 +10,13 @@ from rkbench.configs import default
 from rkbench.configs.common import number
 from rkbench.records.schemas import Object
 
-# Where the data lies and who prepares it, how a run is reported, in which pieces it is evaluated,
-# over which devices it is spread (rounding of sums) and which other seeds there are: what a seed
-# learns depends on none of these.
+# What a seed learns does not depend on where the data lies, who prepares it, how a run is reported,
+# in which pieces it is evaluated, over which devices it is spread (but for the rounding of sums),
+# or which other seeds there are.
 _NOT_IDENTITY = ("data_dir", "eval_batch_size", "input_workers", "mesh", "seeds", "tensorboard")
 
-# Fields that are younger than the first published records: with these values they change nothing,
-# and so no hash.
+# Fields that are newer than the first published records. With these values they change nothing, so
+# that they are left out of the hash.
 _NEWER = {"max_grad_evals": 0}
 
 
@@ -29,7 +29,7 @@ def plain(content: Any) -> Any:
     """The content as JSON holds it: tuples and arrays become lists, NumPy's numbers Python's.
 
     Raises:
-      UserError: it holds something else than numbers, texts and collections of them.
+      UserError: it holds something other than numbers, texts and collections of them.
     """
     return json.loads(json.dumps(content, default=_plain))
 
@@ -70,7 +70,7 @@ def comparable(record: Object) -> Object:
 
 
 def completed(config: Mapping, defaults: Mapping) -> Object:
-    """A recorded config with the fields that have come since: they had their defaults then."""
+    """A recorded config with the fields that were added since, which had their defaults then."""
     filled = dict(config)
     for name, value in defaults.items():
         if name not in config:
@@ -93,7 +93,7 @@ def differences(a: Mapping, b: Mapping, prefix: str = "") -> list[str]:
 
 
 def data_differences(a: Mapping, b: Mapping) -> list[str]:
-    """The `differences` of two records' data; what is newer than one of them says nothing."""
+    """The `differences` of two records' data; a field that only one of them has says nothing."""
     newer = {"sha256"} - (a.keys() & b.keys())
     one, other = ({k: v for k, v in data.items() if k not in newer} for data in (a, b))
     return differences(one, other)

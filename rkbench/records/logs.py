@@ -69,7 +69,9 @@ def read(path: pathlib.Path) -> dict[int, Logged]:
         lines = seeds.setdefault(record["seed"], _Lines())
         lines.add(record, text)
         if len(lines.columns) > MOST_FIELDS:
-            raise errors.UserError(f"{path} is no log of ours: it has over {MOST_FIELDS} fields")
+            raise errors.UserError(
+                f"{path} is not a log of rkbench: it has over {MOST_FIELDS} fields"
+            )
     return {seed: lines.logged() for seed, lines in seeds.items()}
 
 

@@ -118,7 +118,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[Line | None, bytes]]:
     if not os.path.lexists(path):
         return
     if not path.is_file():  # a pipe would make it wait forever
-        raise errors.UserError(f"{path} cannot be read: it is no file")
+        raise errors.UserError(f"{path} cannot be read: it is not a file")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with (
@@ -128,7 +128,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[Line | None, bytes]]:
             while line := file.readline(_LONGEST):
                 yield _parsed(line), line
     except (OSError, zlib.error) as error:
-        raise errors.UserError(f"{path} cannot be read: {error}") from error
+        raise errors.because(f"{path} cannot be read", error) from error
 
 
 def _parsed(line: bytes) -> Line | None:

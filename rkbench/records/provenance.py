@@ -15,7 +15,7 @@ from rkbench.records.schemas import Object
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
 
 PART = ("command", "started", "host", "devices", "processes", "commit", "dirty", "versions")
-"""What tells where a part of a run came from."""
+"""The fields that say where a part of a run came from."""
 
 
 def parts(record: Object) -> list[Object]:
@@ -34,10 +34,10 @@ def parts(record: Object) -> list[Object]:
 
 
 def continued(parts: list[Object], origin: Object) -> Object:
-    """The part among `parts` of a process that tells its `environment` in `origin`.
+    """The part that a process with the `environment` `origin` contributes to, among `parts`.
 
-    Where the latest has the same command, machine, source and versions, the process continues it;
-    else a new one is added.
+    If the latest part has the same command, machine, source and versions, it is that one; otherwise
+    a new part is added.
     """
     own = {name: origin[name] for name in PART if name in origin}
     for part in parts[-1:]:
@@ -49,7 +49,7 @@ def continued(parts: list[Object], origin: Object) -> Object:
     return own
 
 
-# Beside config, data and versions these decide a seed's numbers.
+# Besides config, data and versions, these settings decide a seed's numbers.
 _NUMERICS = (
     "jax_enable_x64",
     "jax_default_prng_impl",
@@ -87,8 +87,9 @@ def environment() -> Object:
 def source_commit() -> tuple[str | None, bool | None]:
     """The commit of the source tree and whether it has uncommitted changes outside results/.
 
-    Where the source is not a git repository, RKBENCH_COMMIT tells both, as "1a2b3c" or
-    "1a2b3c-dirty": whoever installed it on another machine knew. None where nobody does.
+    Where the source is not a git repository, the environment variable RKBENCH_COMMIT gives both, as
+    "1a2b3c" or "1a2b3c-dirty": it is set by whoever installs rkbench on another machine. None where
+    it is not set.
     """
 
     package = pathlib.Path(rkbench.__file__).parent

@@ -126,7 +126,7 @@ class Workdir:
                 own["compilations"] = programs
 
     def close(self) -> None:
-        """Gives the folder free."""
+        """Lets other processes own the folder."""
         if self._lock is not None:
             self._lock.close()
 
@@ -141,13 +141,13 @@ def _is_longer(recorded: Object, config: Object) -> bool:
 def _why_not_extended(
     record: Object, recorded: Object, config: Object, learning_rates: Callable[[Any], np.ndarray]
 ) -> str:
-    """What stands against training a run to a later end, with the remedy; "" where nothing does."""
+    """Why a run cannot be trained to a later end, with the remedy; "" where it can."""
     steps = recorded["total_steps"]
     rates = [learning_rates(ml_collections.ConfigDict(one)) for one in (recorded, config)]
     if not np.array_equal(rates[0], rates[1][:steps]):
         return (
             f"; schedule.name={config['schedule']['name']!r} depends on the end, so that a longer "
-            "run is another from its first step on: train it in another --workdir"
+            "run differs from its first step on: train it in another --workdir"
         )
     seeds = {entry["seed"] for entry in record.get("seeds", [])}
     if left := sorted(seeds - set(config["seeds"])):
@@ -165,11 +165,10 @@ _FOLDERS = ("checkpoints", "tensorboard")
 
 
 def _check_entries(folder: pathlib.Path) -> None:
-    """Raises a UserError where something of another kind has the place of a file or folder.
+    """Raises a UserError where something that is not a file or folder of a run has its name.
 
-    A link is refused: what it leads to may be anybody's.
-
-    And where one cannot be written: better now than at the first checkpoint.
+    A link is refused, because what it leads to may belong to anybody. So is what cannot be written:
+    better now than at the first checkpoint.
     """
     checkpoints = folder / "checkpoints"
     groups = checkpoints.glob("seed-*") if os.path.isdir(checkpoints) else ()
@@ -177,10 +176,10 @@ def _check_entries(folder: pathlib.Path) -> None:
     plain = [path for path in (folder / name for name in _FILES) if os.path.lexists(path)]
     for path in folders:
         if path.is_symlink() or not path.is_dir():
-            raise errors.UserError(f"{path} is in the way: it must be a folder, and no link")
+            raise errors.UserError(f"{path} is in the way: it must be a folder, not a link")
     for path in plain:
         if path.is_symlink() or not path.is_file():
-            raise errors.UserError(f"{path} is in the way: it must be a file, and no link")
+            raise errors.UserError(f"{path} is in the way: it must be a file, not a link")
     for path in (folder, *folders, *plain):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise errors.UserError(f"workdir {folder} cannot be written: {path} is read-only")
@@ -192,8 +191,7 @@ def _locked(folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
         lock = files.appending(folder / ".lock")  # held until close()
     except (OSError, ValueError) as error:  # ValueError: a null byte
-        reason = getattr(error, "strerror", error)
-        raise errors.UserError(f"workdir {folder} cannot be written: {reason}") from error
+        raise errors.because(f"workdir {folder} cannot be written", error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

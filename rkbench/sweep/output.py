@@ -37,7 +37,7 @@ def make_folder(workdir: pathlib.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.UserError(f"workdir {workdir} cannot be made: {error.strerror}") from error
+        raise errors.because(f"workdir {workdir} cannot be made", error) from error
 
 
 def write(

@@ -378,7 +378,7 @@ def test_a_file_is_read_in_bounded_depth_and_as_text(tmp_path):
             read_object(path, "a file")
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match="it is no file"):
+    with pytest.raises(UserError, match="it is not a file"):
         read_object(path, "a file")
     with pytest.raises(UserError, match="holds no run"):
         _ = Run(tmp_path).record

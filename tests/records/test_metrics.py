@@ -98,7 +98,7 @@ def test_a_long_log_is_read_in_little_memory(path):
 
 def test_what_is_no_file_is_refused_and_a_line_without_end_does_not_fill_the_memory(path):
     os.mkfifo(path)
-    with pytest.raises(UserError, match=r"metrics.jsonl cannot be read: it is no file"):
+    with pytest.raises(UserError, match=r"metrics.jsonl cannot be read: it is not a file"):
         list(metrics.read(path))
     path.unlink()
     path.write_bytes(b" " * (5 << 20))
