@@ -174,11 +174,6 @@ class Fingerprint:
         return {"lines": self.lines, "sha256": self._sha256.hexdigest()}
 
 
-def fingerprint(lines: Iterable[Line], seed: int) -> dict[str, Any]:
-    """The fingerprint of one seed's lines, as JSON."""
-    return Fingerprint(found for found in lines if found["seed"] == seed).to_json()
-
-
 def fingerprints(path: pathlib.Path) -> dict[int, dict[str, Any]]:
     """{seed: the fingerprint of its whole lines in a file}, in one pass over the file."""
     found: dict[int, Fingerprint] = {}

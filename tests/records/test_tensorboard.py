@@ -43,7 +43,10 @@ def write_log(path, *records):
 def run_record(path, *seeds):
     """What run.json says of the finished seeds of this log."""
     lines = list(metrics.read(path))
-    logs = {str(seed): metrics.fingerprint(lines, seed) for seed in seeds}
+    logs = {
+        str(seed): metrics.Fingerprint(line for line in lines if line["seed"] == seed).to_json()
+        for seed in seeds
+    }
     return {"seeds": [{"seed": seed} for seed in seeds], "logs": logs}
 
 
