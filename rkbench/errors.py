@@ -33,6 +33,14 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; nearest: {', '.join(candidates)}")
 
 
+def because(what: str, error: Exception) -> UserError:
+    """The error for what an operating system call refused: "what: reason", in the system's words.
+
+    `error` is an OSError, or a ValueError for a path that cannot be one (with a null byte).
+    """
+    return UserError(f"{what}: {getattr(error, 'strerror', None) or error}")
+
+
 def exit_code(error: Exception) -> int:
     """What a process ends with: 2 for bad input, 74 where a file failed, 1 for anything else."""
     if isinstance(error, UserError):

@@ -7,11 +7,12 @@ kernel frees when its process dies, tells a file that is being written from one 
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import secrets
-from collections.abc import Iterator
-from typing import IO, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, BinaryIO
 
 from rkbench.errors import UserError
 
@@ -54,6 +55,11 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces the file, in UTF-8, in one step; see `replacing`."""
     write_bytes(path, text.encode())
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Replaces the file by the object, indented, in one step; see `replacing`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def appending(path: pathlib.Path) -> IO[str]:

@@ -5,6 +5,7 @@ train as one group, side by side.
 """
 
 import contextlib
+import itertools
 import os
 import pathlib
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 
 from rkbench import errors, paths
 from rkbench.records import metrics, summary
+from rkbench.records.identity import differences
+from rkbench.records.provenance import environment
 from rkbench.records.run_log import RunLog
-from rkbench.records.run_record import Workdir, differences, environment
+from rkbench.records.workdir import Workdir
 from rkbench.trainer import distributed
 from rkbench.trainer.checkpoint import check_fit
 from rkbench.trainer.experiment import Experiment, side_by_side
@@ -107,6 +110,46 @@ def train_side_by_side(
         ).train()
         for run in runs:
             run.compiled(together.program.compilations)
+
+
+def train_in_turns(
+    experiments: Sequence[Experiment], workdirs: Sequence[pathlib.Path], turns: int
+) -> None:
+    """Trains runs of equal seeds and steps, a few steps of each in turn, to measure their time.
+
+    Each has its own workdir and is a run like any other, but that nothing is evaluated or saved:
+    its log holds the seconds and gradient evaluations after each of `turns` turns. Where all are
+    finished, nothing is done: their times stand. Else all are measured anew.
+    """
+    steps = experiments[0].config.total_steps
+    turns = min(turns, steps)
+    timed_at = tuple(-(-turn * steps // turns) for turn in range(turns + 1))
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(contextlib.closing(_workdir(folder, one)))
+            for one, folder in zip(experiments, workdirs, strict=True)
+        ]
+        pairs = list(zip(experiments, runs, strict=True))
+        if all(_what_is_left(run, one)[1] for one, run in pairs):
+            return
+        for run in runs:
+            for field in ("parts", "groups", "logs", "seeds"):
+                run.record.pop(field, None)
+            (run.folder / "metrics.jsonl").unlink(missing_ok=True)
+        logs = [stack.enter_context(_running(one, [run]))[0] for one, run in pairs]
+        seeds = experiments[0].config.seeds
+        alone = [one.of_group(seeds[:1]) for one in experiments]
+        for seed in seeds:
+            groups = [
+                Group(one, (Lane(run, log, seed),), _checkpoints(run, (seed,)), timed_at)
+                for one, run, log in zip(alone, runs, logs, strict=True)
+            ]
+            with contextlib.ExitStack() as ends:
+                turns_of = [ends.enter_context(contextlib.closing(g.in_turns())) for g in groups]
+                for _ in itertools.zip_longest(*turns_of):  # one that diverges ends early
+                    pass
+        for run, one in zip(runs, alone, strict=True):
+            run.compiled(one.program.compilations)
 
 
 def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:

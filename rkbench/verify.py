@@ -3,13 +3,11 @@
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from rkbench.comparison import published
-from rkbench.drawing import heatmap, plotting
-from rkbench.paper import drawing, input_scaling, study, table1
-from rkbench.paper.figures import FIGURES, figure
-from rkbench.paper.plan import Places
+from rkbench.comparison import published as comparison
+from rkbench.drawing.artefact import Artefact
+from rkbench.paper import published
 from rkbench.records import Run, find
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -20,33 +18,26 @@ def verify(results: pathlib.Path) -> Iterator[str]:
     """A line for each thing that is not what the logs say."""
     for record in _records(results):
         yield from _of_record(record)
-    for name, how in drawing.manifest(results).items():
-        places = Places(results, pathlib.Path(), how["scale"])
-        if name == "table1":
-            found = table1.lines(places, how["rows"])
-            yield from _of_files(results, table1.texts(found, places.scale))
-        elif name == "study":
-            found = study.heat_map(places.scale, places.records(study.runs()))
-            yield from _of_file(results / "study.csv", heatmap.numbers(found))
-        elif name == "input_scaling":
-            found = input_scaling.lines(places.records(input_scaling.runs()))
-            yield from _of_files(results, input_scaling.texts(found, places.scale))
+    for places, one in published.noted(results):
+        artefact = one.of(places)
+        if artefact is None:
+            yield f"{results}: {one.title}: there is no record of its runs"
         else:
-            records = places.records(FIGURES[how["number"]].runs)
-            drawn = figure(how["number"], how["scale"], how["axis"], records)
-            yield from _of_file(results / f"{name}.csv", plotting.points(drawn))
-    yield from _of_files(results / COMPARISON, _of_comparison(results / COMPARISON))
+            yield from _of_artefact(results, artefact)
+    for artefact in _of_comparison(results):
+        yield from _of_artefact(results / COMPARISON, artefact)
 
 
 def counts(results: pathlib.Path) -> tuple[int, int]:
     """The number of records in a folder of results, and of the tables and figures made of them."""
-    files = len(drawing.manifest(results)) + len(_of_comparison(results / COMPARISON))
-    return len(list(_records(results))), files
+    artefacts = len(published.noted(results)) + len(_of_comparison(results))
+    return len(list(_records(results))), artefacts
 
 
-def _of_comparison(folder: pathlib.Path) -> dict[str, str]:
-    """Its files as the logs give them; {} where there is no comparison."""
-    return published.files(folder) if (folder / published.SCORES).is_file() else {}
+def _of_comparison(results: pathlib.Path) -> list[Artefact]:
+    """Its tables and pictures as the logs give them; none where there is no comparison."""
+    folder = results / COMPARISON
+    return comparison.artefacts(folder) if (folder / comparison.SCORES).is_file() else []
 
 
 def _records(results: pathlib.Path) -> Iterator[Run]:
@@ -68,9 +59,9 @@ def _of_record(record: Run) -> Iterator[str]:
         yield from (f"{record.folder}: seed {seed}: {line}" for line in found)
 
 
-def _of_files(results: pathlib.Path, texts: Mapping[str, str]) -> Iterator[str]:
-    for name, text in texts.items():
-        yield from _of_file(results / name, text)
+def _of_artefact(folder: pathlib.Path, artefact: Artefact) -> Iterator[str]:
+    for name, text in artefact.texts.items():
+        yield from _of_file(folder / name, text)
 
 
 def _of_file(path: pathlib.Path, expected: str) -> Iterator[str]:

@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 
-from rkbench.records import metrics, run_record
+from rkbench import files
+from rkbench.records import metrics, workdir
 from rkbench.records.run_log import RunLog
 from rkbench.step.program import Program
 from rkbench.trainer import preemption
@@ -82,7 +83,7 @@ def terminate_in_native_code():
 
 def as_anybody():
     """From the first look at the workdir on, root may not write everywhere either."""
-    at_call(run_record, "_check_entries", 1, before=lambda: os.geteuid() or os.setuid(ANYBODY))
+    at_call(workdir, "_check_entries", 1, before=lambda: os.geteuid() or os.setuid(ANYBODY))
 
 
 def full_disk():
@@ -104,7 +105,7 @@ KILLS = {
     "after a rename in a checkpoint": lambda call: at_call(os, "rename", call, None, kill),
     "before a file is replaced": lambda call: at_call(os, "replace", call, kill),
     "after a file is replaced": lambda call: at_call(os, "replace", call, None, kill),
-    "before the record is written": lambda call: at_call(run_record, "write_json", call, kill),
+    "before the record is written": lambda call: at_call(files, "write_json", call, kill),
     "in an evaluation": lambda call: at_call(Evaluator, "__call__", call, kill),
     "between steps": lambda call: at_call(Program, "advance", call, kill),
     "when the log is truncated": lambda call: at_call(RunLog, "truncate", call, None, kill),

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench.records import metrics, run_record, summary
+from rkbench import files
+from rkbench.records import identity, metrics, summary
 
 GRADIENTS = {"adam": 1, "sgd": 1, "rk4": 4}
 
@@ -34,7 +35,7 @@ def write_run(
     ]
     writer = metrics.JsonLinesWriter(folder / "metrics.jsonl")
     for line in lines:
-        writer.write_record(line)
+        writer.write_line(line)
     writer.close()
     config = {
         "workload": workload,
@@ -53,7 +54,7 @@ def write_run(
     ]
     record = {
         "config": config,
-        "config_hash": run_record.config_hash(config),
+        "config_hash": identity.config_hash(config),
         "command": ["rkbench", "train", f"--workdir={folder}"],
         "started": "2026-01-02T03:04:05+00:00",
         "commit": "0123456789abcdef",
@@ -64,7 +65,7 @@ def write_run(
         **summary.of_run(entries),
         "seeds": entries,
     }
-    run_record.write_json(folder / "run.json", record)
+    files.write_json(folder / "run.json", record)
     return record
 
 
@@ -117,4 +118,4 @@ def damage(folder: pathlib.Path) -> None:
 def rewrite(folder: pathlib.Path, **changes: Any) -> None:
     """Changes fields of run.json."""
     record = json.loads((folder / "run.json").read_text())
-    run_record.write_json(folder / "run.json", record | changes)
+    files.write_json(folder / "run.json", record | changes)

@@ -21,7 +21,7 @@ from rkbench.configs.optimizers import BASELINES, COMPOSED, Composed, Factory
 from rkbench.configs.sweeps.distributions import Uniform
 from rkbench.errors import UserError
 from rkbench.optimizers.baselines import Spending
-from rkbench.records import run_record
+from rkbench.records import identity
 from rkbench.rk import PRECONDITIONERS, STEP_SIZES, TABLEAUS, Preconditioner, Tableau, stateless
 from rkbench.sweep.space import of_optimizer
 from rkbench.train import train_and_evaluate
@@ -162,8 +162,8 @@ def test_a_schedule(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", ["noise", "augment.noise"])
 def test_a_config_field(monkeypatch, tmp_path, path):
-    before = run_record.plain_config(digits_mlp.get_config(f"euler,{TINY}"))
-    old_hash = run_record.config_hash(before)
+    before = identity.plain_config(digits_mlp.get_config(f"euler,{TINY}"))
+    old_hash = identity.config_hash(before)
     field = Field(0.0, Role.METHOD, most=1, compiled=False, newer=True)
     monkeypatch.setitem(default.FIELDS, path, field)
     # Range.
@@ -171,11 +171,11 @@ def test_a_config_field(monkeypatch, tmp_path, path):
         config_checks.check(digits_mlp.get_config(f"euler,{path}=2"))
     # The default changes no hash, other values do, and older records have the default.
     config: Any = digits_mlp.get_config(f"euler,{TINY}")
-    assert run_record.config_hash(run_record.plain_config(config)) == old_hash
-    noisy = run_record.plain_config(digits_mlp.get_config(f"euler,{TINY},{path}=0.5"))
-    assert run_record.config_hash(noisy) != old_hash
-    plain = run_record.plain_config(config)
-    assert run_record.comparable({"config": before}) == run_record.comparable({"config": plain})
+    assert identity.config_hash(identity.plain_config(config)) == old_hash
+    noisy = identity.plain_config(digits_mlp.get_config(f"euler,{TINY},{path}=0.5"))
+    assert identity.config_hash(noisy) != old_hash
+    plain = identity.plain_config(config)
+    assert identity.comparable({"config": before}) == identity.comparable({"config": plain})
     # A record tells it.
     if "." in path:
         record = train_and_evaluate(config, tmp_path / "run")

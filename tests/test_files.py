@@ -14,7 +14,7 @@ import pytest
 from rkbench import files
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.records import metrics, run_record
+from rkbench.records import metrics, workdir
 
 LINE = '{"step": %d, "seed": 0, "wall_time": 0.5, "grad_evals": 4, "batch/loss": 0.125}\n'
 
@@ -49,7 +49,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("write", [run_record.write_json, metrics.keep_only])
+@pytest.mark.parametrize("write", [files.write_json, metrics.keep_only])
 def test_no_link_under_the_name_of_a_temporary_file_is_written_through(tmp_path, write):
     (tmp_path / "run").mkdir()
     victim = plant(tmp_path / "run", ("run.tmp", "metrics.tmp", "run.json"))
@@ -93,8 +93,8 @@ def test_a_workdir_that_leads_elsewhere_is_refused(tmp_path, name):
     victim = tmp_path / "victim"
     victim.write_text("{}") if "." in name else victim.mkdir()
     (tmp_path / "run" / name).symlink_to(victim)
-    with pytest.raises(UserError, match=f"{name} is in the way: it must be a .*, and no link"):
-        run_record.Workdir(tmp_path / "run", digits_mlp.get_config())
+    with pytest.raises(UserError, match=f"{name} is in the way: it must be a .*, not a link"):
+        workdir.Workdir(tmp_path / "run", digits_mlp.get_config())
 
 
 def test_only_a_file_is_replaced(tmp_path):

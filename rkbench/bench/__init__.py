@@ -25,7 +25,7 @@ def machine() -> str:
 
     import jax
 
-    from rkbench.records.run_record import source_commit
+    from rkbench.records.provenance import source_commit
 
     commit, dirty = source_commit()
     source = f"commit {commit}{' with changes' if dirty else ''}" if commit else "no commit"

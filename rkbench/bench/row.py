@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from rkbench.drawing import tables
+
 
 class Row(NamedTuple):
     """A line of the table; `target` is what it must reach, "" where there is nothing to reach."""
@@ -25,12 +27,8 @@ def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     cells = [("what", "measured", "must reach", "note"), *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines) + "\n"
+    padded = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in cells]
+    return tables.markdown(padded)
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -10,13 +10,18 @@ import argparse
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 from rkbench.commands.command_line import Parser, folder_path, output_path
 from rkbench.errors import UserError, unknown
-from rkbench.paper import input_scaling, plan, study
-from rkbench.paper.figures import FIGURES
+from rkbench.paper import plan
+from rkbench.paper.figures import FIGURES, PaperFigure
+from rkbench.paper.input_scaling import InputScaling
+from rkbench.paper.published import Published
 from rkbench.paper.runs import TABLE_1, PaperRun
 from rkbench.paper.scales import SCALES
+from rkbench.paper.study import Study
+from rkbench.paper.table1 import Table1
 from rkbench.trainer import preemption
 
 ALL = "all"
@@ -28,15 +33,12 @@ def run(argv: list[str]) -> None:
     arguments = _parser(argv[0], what).parse_args(argv[1:])
     if arguments.scale not in SCALES:
         raise unknown("scale", arguments.scale, SCALES)
-    rows = _numbers(arguments.rows, len(TABLE_1), "row") if what in ("table1", "paper") else []
-    figures = _figures(what, arguments)
-    studied = [*study.runs(), *input_scaling.runs()] if what == "study" else []
+    published = _published(what, arguments)
     results = arguments.results or pathlib.Path(
         f"{arguments.runs}/smoke-results" if arguments.scale == "smoke" else "results"
     )
     places = plan.Places(results, arguments.runs, arguments.scale)
-    table = plan.table_runs(rows, arguments.scale)
-    wanted = [*table, *plan.figure_runs(figures), *studied]
+    wanted = list(dict.fromkeys(run for one in published for run in one.runs(arguments.scale)))
     only = [] if arguments.only is None else arguments.only.split(",")
     jobs = plan.select(plan.jobs(wanted, places, _seeds(arguments.seeds)), only)
     if arguments.manifest:
@@ -53,13 +55,8 @@ def run(argv: list[str]) -> None:
             from rkbench.paper.train import train
 
             failed = train(jobs, places)
-    if only:
-        own = {row: plan.table_runs([row], arguments.scale) for row in rows}
-        rows = [row for row in rows if any(run.is_one_of(only) for run in own[row])]
-        figures = [number for number in figures if FIGURES[number].only(only).runs]
-    _draw(places, rows, figures, arguments.axis, only)
-    if studied:
-        _draw_study(places)
+    chosen = [one.only(only, arguments.scale) for one in published]
+    _draw(places, [one for one in chosen if one is not None])
     if failed:
         raise UserError(
             f"{len(failed)} runs failed: " + "; ".join(f"{k}: {v}" for k, v in failed.items())
@@ -117,11 +114,19 @@ def _numbers(text: str | None, last: int, kind: str) -> list[int]:
     return list(dict.fromkeys(valid[word] for word in words))
 
 
-def _figures(what: str, arguments: argparse.Namespace) -> list[int]:
-    if what in ("table1", "study"):
-        return []
-    chosen = None if what == "paper" or ALL in arguments.figures else ",".join(arguments.figures)
-    return _numbers(chosen, len(FIGURES), "figure")
+def _published(what: str, arguments: argparse.Namespace) -> list[Published]:
+    """What the command asks for, in the order in which it is trained and drawn."""
+    if what == "study":
+        return [Study(), InputScaling()]
+    found: list[Published] = []
+    if what in ("table1", "paper"):
+        found.append(Table1(tuple(_numbers(arguments.rows, len(TABLE_1), "row"))))
+    if what in ("figure", "paper"):
+        everything = what == "paper" or ALL in arguments.figures
+        chosen = None if everything else ",".join(arguments.figures)
+        for number in _numbers(chosen, len(FIGURES), "figure"):
+            found += PaperFigure(number, arguments.axis).with_companion()
+    return found
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:
@@ -152,9 +157,9 @@ def _write_manifest(jobs: list[plan.Job], arguments: argparse.Namespace) -> None
 
 def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
     """Prints the runs with their cost, and their commands."""
-    from rkbench.paper.estimate import Estimate, estimate
+    from rkbench.paper.estimate import Cost, estimate
 
-    def row(name: str, seeds: str, cost: Estimate) -> str:
+    def row(name: str, seeds: str, cost: Cost) -> str:
         hours = "-" if cost.hours is None else f"{cost.hours:.2f}"
         gigabytes = "-" if cost.gigabytes is None else f"{cost.gigabytes:.2f}"
         return f"{name:<58}{seeds:>7}{cost.grad_evals:>14,}{hours:>10}{gigabytes:>8}"
@@ -165,7 +170,7 @@ def _show(jobs: list[plan.Job], places: plan.Places, timed: bool) -> None:
         costs.append(estimate(job, timed))
         print(row(job.run.name, f"{len(job.missing)}/{len(job.seeds)}", costs[-1]))
     hours = sum(cost.hours or 0 for cost in costs) if timed else None
-    print(row("all", "", Estimate(sum(cost.grad_evals for cost in costs), hours)))
+    print(row("all", "", Cost(sum(cost.grad_evals for cost in costs), hours)))
     note = "; hours on this machine, within a factor of two" if timed else ""
     print(f"\nseeds: missing/wanted{note}\n")
     for job in jobs:
@@ -181,34 +186,19 @@ def _check_drawable(places: plan.Places, runs: list[PaperRun]) -> None:
         )
 
 
-def _draw(
-    places: plan.Places, rows: list[int], figures: list[int], axis: str, only: list[str]
-) -> None:
-    from rkbench.paper import drawing
+def _draw(places: plan.Places, published: Sequence[Published]) -> None:
+    from rkbench.paper.published import draw
 
-    begin, files = time.monotonic(), []
-    if rows:
-        files += drawing.draw_table(places, rows)
-    for number in figures:
-        drawn = drawing.draw_figure(places, number, axis, only)
-        files += drawn
-        if not drawn:
-            print(f"figure {number}: none of its runs has a record yet", file=sys.stderr)
-    for file in files:
-        print(file)
-    drawn = [*plan.table_runs(rows, places.scale), *plan.figure_runs(figures)]
-    _print_left_out(places, drawn)
-    print(f"drawn in {time.monotonic() - begin:.1f} s", file=sys.stderr)
-
-
-def _draw_study(places: plan.Places) -> None:
-    from rkbench.paper import drawing
-
-    for file in drawing.draw_study(places):
-        print(file)
-    _print_left_out(places, [*study.runs(), *input_scaling.runs()])
-
-
-def _print_left_out(places: plan.Places, runs: list[PaperRun]) -> None:
+    begin, undrawn = time.monotonic(), {}
+    for one in published:
+        files = draw(places, one)
+        for file in files:
+            print(file)
+        if not files:
+            undrawn[one.title] = None
+    for title in undrawn:
+        print(f"{title}: none of its runs has a record yet", file=sys.stderr)
+    runs = dict.fromkeys(run for one in published for run in one.runs(places.scale))
     for line in plan.left_out(places, runs):
         print(f"left out: {line}", file=sys.stderr)
+    print(f"drawn in {time.monotonic() - begin:.1f} s", file=sys.stderr)

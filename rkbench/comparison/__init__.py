@@ -4,7 +4,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from rkbench.errors import UserError
+from rkbench.errors import because
 
 
 def draw(
@@ -32,6 +32,6 @@ def draw(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}") from error
+        raise because(f"{output} cannot be written", error) from error
     for picture in pictures(compared, namer(folders)):
-        yield from picture.draw(output / picture.name)
+        yield from picture.draw(output)

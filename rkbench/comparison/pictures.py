@@ -2,25 +2,19 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any
+
+from matplotlib.figure import Figure as Canvas
 
 from rkbench.comparison import curves, profile_picture, sensitivity, stability
 from rkbench.comparison.contenders import Profiles, contenders, first_metric, profiles
 from rkbench.drawing import plotting
+from rkbench.drawing.artefact import Artefact
 from rkbench.records.names import Namer, file_name
 from rkbench.scoring import Robustness, Score, score
 from rkbench.scoring.collect import Collection
 from rkbench.scoring.tables import ranges
-
-
-class Picture(NamedTuple):
-    """A picture before it is drawn: its file's name, what it shows as CSV, and how it is drawn."""
-
-    name: str
-    numbers: str
-    draw: Callable[[pathlib.Path], list[pathlib.Path]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +48,23 @@ class Compared:
         return cls(tuple(scores), tuple(ranges(collection, metric)), profiles(scores, goals))
 
 
-def pictures(compared: Compared, name: Namer) -> Iterator[Picture]:
+def pictures(compared: Compared, name: Namer) -> Iterator[Artefact]:
     """Every picture that there are runs for; `name` is that of a run's folder."""
     found = contenders(compared.scores)
     for task in dict.fromkeys(one.setting.task for one in found):
         figure = curves.figure([one for one in found if one.setting.task == task])
-        numbers, draw = plotting.points(figure), functools.partial(plotting.draw, figure)
-        yield Picture(file_name("curves", task), numbers, draw)
+        yield plotting.artefact(figure, file_name("curves", task))
     families = [family for family in compared.varied if family.rates[0].value > 0]
     for task in dict.fromkeys(family.task for family in families):
         own = [family for family in families if family.task == task]
         numbers = sensitivity.numbers(own, name)
         for kind, module in (("sensitivity", sensitivity), ("stability", stability)):
-            draw = functools.partial(module.draw, own, name=name)
-            yield Picture(file_name(kind, task), numbers, draw)
+            yield _artefact(file_name(kind, task), numbers, module.picture, own)
     if compared.profiles.contenders:
-        draw = functools.partial(profile_picture.draw, compared.profiles)
-        yield Picture("performance-profiles", profile_picture.numbers(compared.profiles), draw)
+        numbers = profile_picture.numbers(compared.profiles)
+        picture = profile_picture.picture
+        yield _artefact("performance-profiles", numbers, picture, compared.profiles)
+
+
+def _artefact(name: str, numbers: str, picture: Callable[[Any], Canvas], drawn: Any) -> Artefact:
+    return Artefact(name, {f"{name}.csv": numbers}, functools.partial(picture, drawn))

@@ -1,7 +1,5 @@
 """Performance profiles on the three axes."""
 
-import pathlib
-
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
@@ -11,8 +9,8 @@ from rkbench.records import AXES, METRICS
 from rkbench.scoring.profiles import MAX_RATIO
 
 
-def draw(profiles: Profiles, path: pathlib.Path) -> list[pathlib.Path]:
-    """Draws the profiles to `path`.png and .pdf, and writes their corners to .csv."""
+def picture(profiles: Profiles) -> Canvas:
+    """The profiles drawn, a panel an axis."""
     canvas = Canvas(figsize=(4.8 * len(AXES), 4.5), layout="constrained", dpi=150)
     all_axes = canvas.subplots(1, len(AXES), sharey=True)
     for (axis, by_method), axes in zip(profiles.by_axis.items(), all_axes, strict=True):
@@ -36,7 +34,7 @@ def draw(profiles: Profiles, path: pathlib.Path) -> list[pathlib.Path]:
         "method that was not run on a workload has not solved it.",
         len(AXES),
     )
-    return plotting.save(canvas, path, numbers(profiles))
+    return canvas
 
 
 def numbers(profiles: Profiles) -> str:

@@ -3,6 +3,7 @@
 import pathlib
 
 from rkbench.comparison.pictures import Compared, pictures
+from rkbench.drawing.artefact import Artefact
 from rkbench.records import read_object, schemas
 from rkbench.records.names import namer
 from rkbench.scoring import collect, output, tabulate
@@ -10,11 +11,11 @@ from rkbench.scoring import collect, output, tabulate
 RECORDS, SCORES = "records", "scores.json"
 
 
-def files(folder: pathlib.Path) -> dict[str, str]:
-    """{name: content} of the tables, and of the numbers behind the pictures, in the folder.
+def artefacts(folder: pathlib.Path) -> list[Artefact]:
+    """The tables and pictures in the folder, as `rkbench score` and `rkbench compare` wrote them.
 
-    By the metric, targets and reference that its `scores.json` names, as `rkbench score` and
-    `rkbench compare` wrote them from its `records/`.
+    They are made from its `records/` by the metric, targets and reference that its `scores.json`
+    names.
 
     Raises:
       UserError: there is no such file, or no run.
@@ -22,6 +23,6 @@ def files(folder: pathlib.Path) -> dict[str, str]:
     told = read_object(folder / SCORES, "a table of scores", schemas.ScoresTable)
     collection, name = collect([folder / RECORDS]), namer([folder / RECORDS])
     metric, targets, reference = told["metric"], told.get("targets"), told.get("reference")
-    found = output.files(tabulate(collection, metric, targets, reference, name))
-    compared = Compared.of(collection, metric, targets)
-    return found | {f"{one.name}.csv": one.numbers for one in pictures(compared, name)}
+    scores = output.files(tabulate(collection, metric, targets, reference, name))
+    tables = [Artefact(file, {file: text}) for file, text in scores.items()]
+    return [*tables, *pictures(Compared.of(collection, metric, targets), name)]

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ _LOOKS = {"final": ("#0072B2", "-", "o"), "best": ("#E69F00", "--", "s")}
 _DIVERGED, _USELESS, _GOOD = "#D55E00", "#777777", "#009E73"
 
 
-def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
-    """Draws the families, all of one task and metric, to `path`.png and .pdf, and writes .csv."""
+def picture(families: Sequence[Robustness]) -> Canvas:
+    """The families, all of one task and metric, drawn."""
     rows = -(-len(families) // MOST_COLUMNS)
     columns = -(-len(families) // rows)
     size = (3.1 * columns + 0.6, 2.7 * rows + 1.2)
@@ -44,7 +43,7 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
         "share of the seeds that did.",
         round(size[0] / 4.8) or 1,
     )
-    return plotting.save(canvas, path, numbers(families, name))
+    return canvas
 
 
 def _draw_family(family: Robustness, axes: Any) -> None:

@@ -1,6 +1,5 @@
 """Where methods are stable: final values by method and learning rate, as a map."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,16 +8,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 
-from rkbench.comparison.sensitivity import neighbourhoods, numbers
+from rkbench.comparison.sensitivity import neighbourhoods
 from rkbench.drawing import plotting
 from rkbench.records import METRICS
-from rkbench.records.names import Namer
 from rkbench.scoring import Rate, Robustness
 from rkbench.texts import literal
 
 
-def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> list[pathlib.Path]:
-    """Draws the families, all of one task and metric, to `path`.png and .pdf, and writes .csv.
+def picture(families: Sequence[Robustness]) -> Canvas:
+    """The families, all of one task and metric, drawn.
 
     A row is a method, and each of its cells a rate that was tried, as wide as it is nearest.
     """
@@ -51,7 +49,7 @@ def draw(families: Sequence[Robustness], path: pathlib.Path, name: Namer) -> lis
     plotting.add_caption(
         canvas, "A cell is a rate that was tried. Hatched: with it a seed diverged.", 2
     )
-    return plotting.save(canvas, path, numbers(families, name))
+    return canvas
 
 
 def _draw_cell(axes: Any, row: int, edges: Sequence[float], rate: Rate, image: Any) -> None:

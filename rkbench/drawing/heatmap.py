@@ -1,9 +1,7 @@
 """Heat maps: numbers by row and column in several panels, with what has no number marked."""
 
-import csv
 import dataclasses
-import io
-import pathlib
+import functools
 import textwrap
 
 import numpy as np
@@ -12,11 +10,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from rkbench.drawing.plotting import save
+from rkbench.drawing import tables
+from rkbench.drawing.artefact import Artefact
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
+class Map:
     """One map.
 
     Attributes:
@@ -34,7 +33,7 @@ class Panel:
 class HeatMap:
     """Panels side by side with common rows, columns and colours; `boxed` is a column to mark."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Map, ...]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     boxed: int
@@ -43,8 +42,13 @@ class HeatMap:
     caption: str
 
 
-def draw(heat_map: HeatMap, path: pathlib.Path) -> list[pathlib.Path]:
-    """Draws `path`.png and .pdf and writes the numbers to `path`.csv."""
+def artefact(heat_map: HeatMap, name: str) -> Artefact:
+    """The map with its numbers as CSV."""
+    return Artefact(name, {f"{name}.csv": numbers(heat_map)}, functools.partial(picture, heat_map))
+
+
+def picture(heat_map: HeatMap) -> Canvas:
+    """The map drawn."""
     count = len(heat_map.panels)
     size = (2.2 + 4.0 * count, 1.9 + 0.42 * len(heat_map.rows))
     canvas = Canvas(figsize=size, layout="constrained", dpi=150)
@@ -63,10 +67,10 @@ def draw(heat_map: HeatMap, path: pathlib.Path) -> list[pathlib.Path]:
     canvas.colorbar(image, ax=all_axes, label=heat_map.value_label)
     text = f"{heat_map.x_label}\n{textwrap.fill(heat_map.caption, 60 * count)}"
     canvas.supxlabel(text, fontsize=8)
-    return save(canvas, path, numbers(heat_map))
+    return canvas
 
 
-def _label(panel: Panel, axes, middle: float) -> None:
+def _label(panel: Map, axes, middle: float) -> None:
     """Writes each cell's number, or its mark on white."""
     for (i, j), value in np.ndenumerate(panel.values):
         missing = np.isnan(value)
@@ -77,11 +81,9 @@ def _label(panel: Panel, axes, middle: float) -> None:
 
 def numbers(heat_map: HeatMap) -> str:
     """What the map shows, as CSV: panel, row, column, value (or mark)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["panel", "row", "column", "value"])
+    rows = [["panel", "row", "column", "value"]]
     for panel in heat_map.panels:
         for (i, j), value in np.ndenumerate(panel.values):
-            cell = panel.marks[i, j] if np.isnan(value) else f"{value:.4f}"
-            writer.writerow([panel.title, heat_map.rows[i], heat_map.columns[j], cell])
-    return text.getvalue()
+            cell = str(panel.marks[i, j]) if np.isnan(value) else f"{value:.4f}"
+            rows.append([panel.title, heat_map.rows[i], heat_map.columns[j], cell])
+    return tables.comma_separated(rows)

@@ -4,9 +4,8 @@ A figure is data: panels, each with curves of runs, a metric and an axis. Nothin
 or an optimizer by name.
 """
 
-import csv
 import dataclasses
-import io
+import functools
 import pathlib
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-from rkbench import files
+from rkbench.drawing import tables
+from rkbench.drawing.artefact import Artefact
 from rkbench.records import AXES, METRICS, Curve
 from rkbench.statistics import band
 from rkbench.texts import literal
@@ -52,7 +52,7 @@ class Panel:
       curves: label -> run, or whatever has its curves.
       skipped: share of a curve's points; the vertical axis begins where the lowest curve had got
         by then, so that curves which rise fast at first are told apart later. 0: it shows all.
-      log_y: whether the vertical axis is logarithmic, where what is drawn spans a decade.
+      log_y: whether the vertical axis is logarithmic, if the values span a decade.
     """
 
     title: str
@@ -76,8 +76,18 @@ class Figure:
     columns: int = 2
 
 
+def artefact(figure: Figure, name: str) -> Artefact:
+    """The figure with the points drawn as CSV."""
+    return Artefact(name, {f"{name}.csv": points(figure)}, functools.partial(picture, figure))
+
+
 def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
-    """Draws `path`.png and `path`.pdf and writes the points drawn to `path`.csv.
+    """Draws `path`.png and `path`.pdf and writes the points drawn to `path`.csv."""
+    return artefact(figure, path.name).draw(path.parent)
+
+
+def picture(figure: Figure) -> Canvas:
+    """The figure drawn.
 
     Every curve is the mean over seeds with a band of one standard error. A curve that ends early,
     because seeds diverged, says so in the legend.
@@ -92,7 +102,7 @@ def draw(figure: Figure, path: pathlib.Path) -> list[pathlib.Path]:
         axes.set_visible(False)
     add_legend(canvas, all_axes)
     add_caption(canvas, figure.caption, figure.columns)
-    return save(canvas, path, points(figure))
+    return canvas
 
 
 def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
@@ -111,37 +121,21 @@ def add_legend(canvas: Canvas, all_axes: Iterable[Any]) -> None:
 
 
 def add_caption(canvas: Canvas, text: str, columns: int) -> None:
-    """Puts the text below the panels, of which so many stand side by side."""
+    """Puts the text below the panels, of which `columns` stand side by side."""
     canvas.supxlabel(textwrap.fill(literal(text), 72 * columns), fontsize=7.5, color="#444444")
-
-
-def save(canvas: Canvas, path: pathlib.Path, numbers: str) -> list[pathlib.Path]:
-    """Writes `path`.png, .pdf and, with the numbers that are drawn, .csv."""
-    layout = canvas.get_layout_engine()
-    if layout is not None:
-        layout.execute(canvas)  # once for both files: it takes as long as drawing
-        canvas.set_layout_engine("none")
-    drawings = {"png": None, "pdf": {"CreationDate": None}}
-    for kind, metadata in drawings.items():
-        with files.replacing(path.with_suffix(f".{kind}")) as file:
-            canvas.savefig(file, format=kind, metadata=metadata)
-    files.write_text(path.with_suffix(".csv"), numbers)
-    return [path.with_suffix(f".{kind}") for kind in (*drawings, "csv")]
 
 
 def points(figure: Figure) -> str:
     """What the figure draws, as CSV: panel, curve, x, mean, standard error, number of seeds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["panel", "curve", "x", "mean", "standard_error", "seeds"])
+    rows = [["panel", "curve", "x", "mean", "standard_error", "seeds"]]
     for panel in figure.panels:
         for label, run in panel.curves.items():
             curve = run.curve(panel.metric, panel.axis)
             counts = np.sum(np.isfinite(curve.values), axis=0)
             for *numbers, count in zip(curve.x, *band(curve.values), counts, strict=True):
                 cells = [np.format_float_positional(n, trim="-") for n in numbers]
-                writer.writerow([panel.title, label, *cells, count])
-    return text.getvalue()
+                rows.append([panel.title, label, *cells, str(count)])
+    return tables.comma_separated(rows)
 
 
 def _styles(figure: Figure) -> dict[str, tuple]:
@@ -151,7 +145,7 @@ def _styles(figure: Figure) -> dict[str, tuple]:
 
 
 def style(number: int) -> tuple:
-    """(colour, line style) of the so-manieth line."""
+    """(colour, line style) of the line with this number, counted from 0."""
     turns = number // len(COLOURS)  # the eighth has the first's colour and another line style
     return COLOURS[number % len(COLOURS)], STYLES[(number + turns) % len(STYLES)]
 

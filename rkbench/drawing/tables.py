@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rkbench.texts import printable
 
@@ -19,9 +19,13 @@ def aligned(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as Markdown, the first of them the header."""
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+def markdown(rows: Sequence[Row], right: Collection[int] = ()) -> str:
+    """The rows as Markdown, the first of them the header; the columns of `right` end at the right.
+
+    Columns are counted from 0.
+    """
+    rule = ["---:" if column in right else "---" for column in range(len(rows[0]))]
+    lines = [rows[0], rule, *rows[1:]]
     cells = ([printable(cell).replace("|", r"\|") for cell in row] for row in lines)
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 

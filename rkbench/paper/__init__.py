@@ -4,5 +4,5 @@ runs.py     every run, as data           scales.py   how large it is, at each sc
 table1.py   the table, from records      figures.py  the figures, as data
 train.py    trains what is missing       timing.py   wall-clock runs, interleaved
 plan.py     what is missing, and its cost
-verify.py   recomputes all of it from the logs
+published.py  draws them, and makes them again from the records to be verified
 """

@@ -1,8 +1,8 @@
 """What runs will cost on this machine: gradient evaluations, time and memory, without the data.
 
 A few steps of each workload at a small batch are timed; time and the memory of activations grow in
-proportion to the examples, and a step of an optimizer takes its gradients. An estimate within a
-factor of two, not a promise. Gradient evaluations are counted, exactly and without any timing.
+proportion to the examples, and a step of an optimizer takes its gradients. The estimate is within a
+factor of two. Gradient evaluations are counted, exactly and without any timing.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ _CALIBRATION_FLOPS = 4e9  # of the gradient that is timed, about
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Of one job, all its missing seeds together; None where no step was timed."""
+class Cost:
+    """The cost of a job with all its missing seeds; None where no step was timed."""
 
     grad_evals: int
     hours: float | None = None
@@ -40,17 +40,17 @@ class _Speed:
     parameters: int
 
 
-def estimate(job: Job, timed: bool = True) -> Estimate:
+def estimate(job: Job, timed: bool = True) -> Cost:
     """The cost of a job; if `timed`, the first of each model takes some seconds to calibrate."""
     if not job.missing:
-        return Estimate(0, 0.0, 0.0)
+        return Cost(0, 0.0, 0.0)
     config = job.config()
     evals, seeds = costs.grad_evals_of_step(config), len(job.missing)
     grad_evals = evals * config.total_steps * seeds
     if not timed:
-        return Estimate(grad_evals)
+        return Cost(grad_evals)
     seconds, memory = _one_seed(config, evals)
-    return Estimate(grad_evals, seconds * seeds / 3600, memory / 1e9)
+    return Cost(grad_evals, seconds * seeds / 3600, memory / 1e9)
 
 
 def _one_seed(config: Any, evals: int) -> tuple[float, float]:

@@ -1,10 +1,12 @@
 """Figures 1 to 18 as data: panels, curves, metrics, captions; `drawing.plotting` draws them."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from rkbench.drawing import plotting
+from rkbench.drawing.artefact import Artefact
 from rkbench.drawing.plotting import SKIPPED, Figure, Panel
+from rkbench.paper.plan import Places
 from rkbench.paper.runs import (
     ADAM,
     ADGR,
@@ -21,7 +23,9 @@ from rkbench.paper.runs import (
     PaperRun,
 )
 from rkbench.paper.scales import SCALES
-from rkbench.records import Run, summary
+from rkbench.records import AXES, Run, summary
+
+COMPANION = "grad_evals"  # beside the paper's axis: an RK4 step costs four gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +60,7 @@ class FigureSpec:
         return tuple(dict.fromkeys(run for panel in self.panels for run in panel.runs))
 
     def only(self, words: Sequence[str]) -> "FigureSpec":
-        """The same of those runs alone whose names contain one of the words; () is no choice."""
+        """The same of those runs alone whose names contain one of the words; () keeps all runs."""
         if not words:
             return self
         panels = [
@@ -175,26 +179,83 @@ FIGURES: Mapping[int, FigureSpec] = {
 }
 
 
-def figure(
-    number: int, scale: str, axis: str, records: Mapping[str, Run], only: Sequence[str] = ()
-) -> Figure:
-    """A figure with its runs' records, by the runs' names; a run without one is left out, named.
+@dataclasses.dataclass(frozen=True)
+class PaperFigure:
+    """A figure of the paper on an axis, perhaps of some of its runs; see `published.Published`.
 
-    `only` chooses among its runs; see `FigureSpec.only`.
+    On another axis than the paper's (`step`) and its companion's, or of chosen runs, it is not
+    in `manifest.json`.
+
+    Attributes:
+      number: a key of `FIGURES`.
+      axis: a key of `records.AXES`.
+      words: if any, only runs with one of them in their names are drawn.
     """
-    spec = FIGURES[number].only(only)
-    panels = tuple(
-        Panel(
-            panel.title,
-            panel.metric,
-            {run.label: records[run.name] for run in panel.runs if run.name in records},
-            axis,
-            SKIPPED if panel.metric.endswith("accuracy") else 0.0,
-            panel.log_y,
+
+    number: int
+    axis: str = "step"
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.number not in FIGURES or self.axis not in AXES:
+            raise ValueError(f"there is no figure {self.number} on the axis {self.axis!r}")
+
+    @property
+    def name(self) -> str:
+        """figures/fig07; fig07-grad_evals for another axis; fig07-adam+rk4 of these runs."""
+        axis, runs = [] if self.axis == "step" else [self.axis], "+".join(self.words)
+        return "figures/" + "-".join([f"fig{self.number:02d}", *axis, *([runs] if runs else [])])
+
+    @property
+    def title(self) -> str:
+        """Its number, whatever the axis."""
+        return f"figure {self.number}"
+
+    @property
+    def noted(self) -> bool:
+        """Whether it is one of those that are published."""
+        return not self.words and self.axis in ("step", COMPANION)
+
+    @property
+    def spec(self) -> FigureSpec:
+        """Its panels, with the chosen runs alone."""
+        return FIGURES[self.number].only(self.words)
+
+    def with_companion(self) -> list["PaperFigure"]:
+        """It and, beside a figure on the paper's axis, the same at equal gradient evaluations."""
+        alone = self.spec.timed or self.axis != "step"
+        return [self] if alone else [self, dataclasses.replace(self, axis=COMPANION)]
+
+    def runs(self, scale: str) -> list[PaperRun]:
+        """The runs in it, at every scale."""
+        return list(self.spec.runs)
+
+    def only(self, words: Sequence[str], scale: str) -> "PaperFigure | None":
+        """The same of these runs alone."""
+        chosen = dataclasses.replace(self, words=tuple(words))
+        return chosen if chosen.spec.runs else None
+
+    def of(self, places: Places) -> Artefact | None:
+        """The figure with the runs that have a record, of which there must be one."""
+        records = places.records(self.spec.runs)
+        return (
+            plotting.artefact(self._figure(places.scale, records), self.name) if records else None
         )
-        for panel in spec.panels
-    )
-    return Figure(panels, _caption(spec, scale, records), spec.columns)
+
+    def _figure(self, scale: str, records: Mapping[str, Run]) -> Figure:
+        """A run without a record is left out, named in the caption."""
+        panels = tuple(
+            Panel(
+                panel.title,
+                panel.metric,
+                {run.label: records[run.name] for run in panel.runs if run.name in records},
+                self.axis,
+                SKIPPED if panel.metric.endswith("accuracy") else 0.0,
+                panel.log_y,
+            )
+            for panel in self.spec.panels
+        )
+        return Figure(panels, _caption(self.spec, scale, records), self.spec.columns)
 
 
 def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
@@ -214,9 +275,3 @@ def _caption(spec: FigureSpec, scale: str, records: Mapping[str, Run]) -> str:
     if missing:
         parts.append(f"Not run: {', '.join(missing)}.")
     return " ".join(parts)
-
-
-def file_name(number: int, axis: str = "step", only: Sequence[str] = ()) -> pathlib.PurePath:
-    """fig07; fig07-grad_evals for another axis than the paper's; fig07-adam+rk4 of these runs."""
-    choices = [*([] if axis == "step" else [axis]), *(["+".join(only)] if only else [])]
-    return pathlib.PurePath("-".join([f"fig{number:02d}", *choices]))

@@ -1,9 +1,12 @@
 """Which input scaling fits the paper at batch 16: both optimizers on MNIST under two readings."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rkbench.drawing import tables
+from rkbench.drawing.artefact import Artefact
+from rkbench.paper.plan import Places
 from rkbench.paper.runs import ADAM, RK4, SMALL_BATCH, TABLE_1, PaperRun
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run
@@ -93,3 +96,25 @@ def comma_separated(found: list[Line]) -> str:
         cells = [f"{number:.6g}" for number in numbers]
         rows.append((line.scaling, line.optimizer, str(line.best.n), *cells))
     return tables.comma_separated(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputScaling:
+    """The comparison of input scalings as a table; see `published.Published`."""
+
+    name = "input_scaling"
+    title = "input scaling"
+    noted = True
+
+    def runs(self, scale: str) -> list[PaperRun]:
+        """All of them, at every scale."""
+        return runs()
+
+    def only(self, words: Sequence[str], scale: str) -> "InputScaling":
+        """All of it: a run without a record has no line."""
+        return self
+
+    def of(self, places: Places) -> Artefact | None:
+        """The table; None without any record."""
+        found = lines(places.records(runs()))
+        return Artefact(self.name, texts(found, places.scale)) if found else None

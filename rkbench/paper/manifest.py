@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkbench import files
-from rkbench.errors import UserError
+from rkbench.errors import because
 from rkbench.paper.estimate import estimate
 from rkbench.paper.plan import Job, timing_group
-from rkbench.records.run_record import source_commit
+from rkbench.records.provenance import source_commit
 
 
 def write(jobs: Sequence[Job], scale: str, timed: bool, path: pathlib.Path) -> list[str]:
@@ -47,7 +47,7 @@ def write(jobs: Sequence[Job], scale: str, timed: bool, path: pathlib.Path) -> l
     try:
         files.write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"--manifest={path} cannot be written: {error.strerror}") from error
+        raise because(f"--manifest={path} cannot be written", error) from error
     return [job.run.name for job in missing if job not in alone]
 
 

@@ -1,4 +1,4 @@
-"""What a table or figure needs at a scale, and what of it has to be trained still."""
+"""What a table or figure needs at a scale, and which of its runs are still to be trained."""
 
 import dataclasses
 import pathlib
@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rkbench import errors
-from rkbench.paper.figures import FIGURES
-from rkbench.paper.runs import TABLE_1, TIMING, PaperRun, shrunken
+from rkbench.paper.runs import TIMING, PaperRun
 from rkbench.paper.scales import SCALES, Size
 from rkbench.records import Run
 
@@ -63,7 +62,7 @@ class Places:
         return self.runs / self.scale / run.name
 
     def records(self, runs: Iterable[PaperRun]) -> dict[str, Run]:
-        """The records that there are, by the runs' names."""
+        """The records that exist, by the runs' names."""
         return {
             run.name: Run(self.record(run))
             for run in runs
@@ -80,24 +79,10 @@ def left_out(places: Places, runs: Iterable[PaperRun]) -> list[str]:
     ]
 
 
-def table_runs(rows: Iterable[int], scale: str) -> list[PaperRun]:
-    """The runs behind these rows of Table 1, counted from 1; shrunken where beyond the scale."""
-    return [
-        run if SCALES[scale][run.kind].runs else shrunken(run)
-        for row in rows
-        for run in TABLE_1[row - 1].runs
-    ]
-
-
-def figure_runs(numbers: Iterable[int]) -> list[PaperRun]:
-    """The runs behind these figures, once each."""
-    return list(dict.fromkeys(run for number in numbers for run in FIGURES[number].runs))
-
-
 def jobs(
     runs: Iterable[PaperRun], places: Places, seeds: tuple[int, ...] | None = None
 ) -> list[Job]:
-    """The runs as jobs, in order and once each; those that the scale leaves out are not among them.
+    """The runs as jobs, in order and once each; without those that the scale leaves out.
 
     Args:
       runs: what is wanted.

@@ -41,7 +41,7 @@ class PaperRun:
 
 
 def shrunken(run: PaperRun) -> PaperRun:
-    """A few steps of the same on a small model and real data, for where the run is too large."""
+    """A few steps on a small model and real data, where the scale has no room for the run."""
     return PaperRun(run.config, f"{run.variant},smoke", "shrunken", run.label)
 
 
@@ -104,7 +104,7 @@ TIMING = {  # Figures 6 and 16; the runs of one group are timed in turns
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A row of Table 1. Accuracies are in percent, with their standard errors (paper-wide 5 seeds).
 
     The paper prints the errors as fractions: "96.64 +- 7e-4" is 96.64 % +- 0.07 %.
@@ -117,33 +117,33 @@ class Row:
 
 
 TABLE_1 = (
-    Row("MNIST", "DNN", SMALL_BATCH["mnist"], ((96.64, 0.07), (96.88, 0.06))),
-    Row(
+    PaperRow("MNIST", "DNN", SMALL_BATCH["mnist"], ((96.64, 0.07), (96.88, 0.06))),
+    PaperRow(
         "MNIST",
         "Simple CNN",
         _pair("mnist_cnn", "cnn", "momentum", label=MOMENTUM),
         ((98.64, 0.02), (98.53, 0.01)),
     ),
-    Row("Fashion-MNIST", "DNN", SMALL_BATCH["fashion"], ((85.6, 0.04), (86.02, 0.04))),
-    Row(
+    PaperRow("Fashion-MNIST", "DNN", SMALL_BATCH["fashion"], ((85.6, 0.04), (86.02, 0.04))),
+    PaperRow(
         "Fashion-MNIST",
         "Simple CNN",
         _pair("fashion_cnn", "fashion_cnn", "momentum", label=MOMENTUM),
         ((90.12, 0.04), (90.65, 0.2)),
     ),
-    Row(
+    PaperRow(
         "CIFAR-10",
         "WRN 28-10",
         _pair("cifar10_wrn", "large", "momentum", label=MOMENTUM),
         ((97.10, 0.01), (96.78, 0.4)),
     ),
-    Row(
+    PaperRow(
         "CIFAR-100",
         "WRN 28-10",
         _pair("cifar100_wrn", "large", "momentum", label=MOMENTUM),
         ((81.89, 0.2), (78.81, 0.09)),
     ),
-    Row(
+    PaperRow(
         "ImageNet",
         "ViT",
         _pair("imagenet_vit", "large", "nadamw", label="NAdamW"),

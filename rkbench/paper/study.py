@@ -4,13 +4,17 @@ The paper does not say how its inputs are scaled, nor AdaGrad's eps. If a readin
 tuned learning rates should be near the best under it for every method at once.
 """
 
+import dataclasses
 import fractions
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rkbench.drawing.heatmap import HeatMap, Panel
+from rkbench.drawing import heatmap
+from rkbench.drawing.artefact import Artefact
+from rkbench.drawing.heatmap import HeatMap, Map
+from rkbench.paper.plan import Places
 from rkbench.paper.runs import PaperRun
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run
@@ -59,7 +63,7 @@ def heat_map(scale: str, records: Mapping[str, Run]) -> HeatMap:
                 values[i, j] = 100 * final.mean()
             else:
                 marks[i, j] = "diverged"
-        panels.append(Panel(title, values, marks))
+        panels.append(Map(title, values, marks))
     return HeatMap(
         tuple(panels),
         rows=tuple(f"{method}, {METHODS[method][2]:g}" for method in METHODS),
@@ -70,3 +74,25 @@ def heat_map(scale: str, records: Mapping[str, Run]) -> HeatMap:
         caption="Full-batch MNIST, MLP 3 x 500, by input scaling; boxed: the paper's tuned values. "
         f"{SCALES[scale]['study'].says}.",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The study as a heat map; see `published.Published`."""
+
+    name = "study"
+    title = "study"
+    noted = True
+
+    def runs(self, scale: str) -> list[PaperRun]:
+        """All of them, at every scale."""
+        return runs()
+
+    def only(self, words: Sequence[str], scale: str) -> "Study":
+        """All of it: cells without a record are marked."""
+        return self
+
+    def of(self, places: Places) -> Artefact | None:
+        """The map; None without any record."""
+        records = places.records(runs())
+        return heatmap.artefact(heat_map(places.scale, records), self.name) if records else None

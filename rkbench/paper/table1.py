@@ -1,16 +1,16 @@
 """Table 1 from records: Markdown, CSV and LaTeX."""
 
-import csv
-import io
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rkbench.drawing import tables
+from rkbench.drawing.artefact import Artefact
 from rkbench.paper.plan import Places
-from rkbench.paper.runs import TABLE_1, PaperRun, Row, shrunken
+from rkbench.paper.runs import TABLE_1, PaperRow, PaperRun, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.records import Run, read_object, schemas, summary
 from rkbench.statistics import Estimate, estimate
@@ -51,7 +51,7 @@ def lines(places: Places, rows: Iterable[int]) -> list[Line]:
     return [_line(row, TABLE_1[row - 1], index, places) for row in rows for index in range(2)]
 
 
-def _line(number: int, row: Row, index: int, places: Places) -> Line:
+def _line(number: int, row: PaperRow, index: int, places: Places) -> Line:
     run = row.runs[index]
     record = places.records([run]).get(run.name)
     entries = [] if record is None else record.entries
@@ -169,16 +169,14 @@ _NUMBERS = (
 
 def comma_separated(found: list[Line]) -> str:
     """Every number of the table unrounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_NUMBERS)
+    rows: list[tables.Row] = [_NUMBERS]
     for line in found:
-        row = (line.row, line.dataset, line.model, line.optimizer, line.status, line.n)
+        row = (str(line.row), line.dataset, line.model, line.optimizer, line.status, str(line.n))
         numbers = (*line.best[:2], *line.final[:2], *line.paper, line.difference)
         cells = [f"{number:.6g}" for number in numbers]
         cost = [f"{line.grad_evals:.0f}", f"{line.seconds:.1f}", line.source]
-        writer.writerow([*row, *cells, line.within, *cost])
-    return text.getvalue()
+        rows.append([*row, *cells, line.within, *cost])
+    return tables.comma_separated(rows)
 
 
 def latex(found: list[Line]) -> str:
@@ -206,3 +204,41 @@ def texts(found: list[Line], scale: str) -> dict[str, str]:
         "table1.csv": comma_separated(found),
         "table1.tex": latex(found),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Table1:
+    """These rows of Table 1, counted from 1; see `published.Published`.
+
+    It can be made without any record: it says why what is missing was not run.
+    """
+
+    rows: tuple[int, ...]
+    name = "table1"
+    title = "table 1"
+    noted = True
+
+    def __post_init__(self):
+        if not set(self.rows) <= set(range(1, len(TABLE_1) + 1)):
+            raise ValueError(f"there is no such row of Table 1: {self.rows}")
+
+    def runs(self, scale: str) -> list[PaperRun]:
+        """The runs behind these rows; shrunken where beyond the scale."""
+        return [
+            run if SCALES[scale][run.kind].runs else shrunken(run)
+            for row in self.rows
+            for run in TABLE_1[row - 1].runs
+        ]
+
+    def only(self, words: Sequence[str], scale: str) -> "Table1 | None":
+        """The rows with such a run."""
+        rows = [
+            row
+            for row in self.rows
+            if not words or any(run.is_one_of(words) for run in Table1((row,)).runs(scale))
+        ]
+        return Table1(tuple(rows)) if rows else None
+
+    def of(self, places: Places) -> Artefact:
+        """The table from the records that there are."""
+        return Artefact(self.name, texts(lines(places, self.rows), places.scale))

@@ -1,4 +1,4 @@
-"""Trains the runs that are missing, one after the other, and puts their records away."""
+"""Trains the runs that are missing, one after the other, and archives their records."""
 
 import json
 import pathlib
@@ -19,8 +19,8 @@ from rkbench.trainer.experiment import Experiment
 def train(jobs: list[Job], places: Places) -> dict[str, str]:
     """Trains what is missing; returns {run's name: why it failed} for those that did.
 
-    A finished run is not repeated, one that was interrupted resumes, and one that fails does not
-    stop the others. The runs of a timing group are timed in turns.
+    A finished run is not repeated, an interrupted run resumes, and a run that fails does not stop
+    the others. The runs of a timing group are timed in turns.
     """
     compilation.enable_cache()
     failed: dict[str, str] = {}

@@ -57,18 +57,18 @@ def read_object(path: pathlib.Path, what: str, schema: Any = schemas.Object) -> 
       schema: its type, as msgspec checks it: see `schemas`.
 
     Raises:
-      UserError: the file cannot be read, or is no such object.
+      UserError: the file cannot be read, or does not hold such an object.
     """
     try:
         if os.path.lexists(path) and not path.is_file():
-            raise errors.UserError(f"{path} cannot be read: it is no file")
+            raise errors.UserError(f"{path} cannot be read: it is not a file")
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
-            raise errors.UserError(f"{path} is not {what}: it is no JSON object")
+            raise errors.UserError(f"{path} is not {what}: it is not a JSON object")
         _check_plain(found, schemas.MOST_LEVELS)
         msgspec.convert(found, schema)
     except OSError as error:
-        raise errors.UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise errors.because(f"{path} cannot be read", error) from error
     except errors.UserError:
         raise
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -77,7 +77,7 @@ def read_object(path: pathlib.Path, what: str, schema: Any = schemas.Object) -> 
 
 
 def _check_plain(value: Any, levels: int) -> None:
-    """Raises a ValueError where something is nested too deep, or is no text that can be written."""
+    """Raises a ValueError where something is nested too deep, or is text beyond UTF-8."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict | list):
@@ -91,7 +91,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     """What a run.json says, which is a `schemas.RunRecord`.
 
     Raises:
-      UserError: there is no such file, or it is none of ours.
+      UserError: there is no such file, or it is not a run record.
     """
     try:
         os.lstat(path)
@@ -117,7 +117,7 @@ def find(top: pathlib.Path, name: str = "run.json") -> list[pathlib.Path]:
     is found, so that reading it says what is wrong.
 
     Raises:
-      UserError: `top` is no folder.
+      UserError: `top` is not a folder.
     """
     if not top.is_dir():
         raise errors.UserError(f"{top} is not a folder")
@@ -155,11 +155,11 @@ class Run:
         return read_record(self.folder / "run.json")
 
     @property
-    def log(self) -> list[metrics.Record]:
+    def log(self) -> list[metrics.Line]:
         """All lines of its log; `logged` holds them in a tenth of the memory."""
         return list(metrics.read(self._log))
 
-    def lines(self, seed: int) -> Iterator[metrics.Record]:
+    def lines(self, seed: int) -> Iterator[metrics.Line]:
         """The lines of one seed, read one by one."""
         return (line for line in metrics.read(self._log) if line["seed"] == seed)
 

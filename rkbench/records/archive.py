@@ -12,7 +12,7 @@ import tqdm
 
 from rkbench import files, records
 from rkbench.errors import UserError
-from rkbench.records import Run, read_object, run_record, schemas, summary
+from rkbench.records import Run, identity, provenance, read_object, schemas, summary
 
 SWEEP = "sweep.json"
 
@@ -66,19 +66,19 @@ def archive_all(folder: pathlib.Path, output: pathlib.Path) -> int:
         record = read_object(path, "a sweep's record", schemas.SweepRecord)
         for part in (record, *record.get("parts", [])):
             part["command"] = _without_paths(part.get("command", []))
-        run_record.write_json(output / path.relative_to(folder), record)
+        files.write_json(output / path.relative_to(folder), record)
     return len(runs)
 
 
 def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
-    config, data = run_record.comparable(first), dict(first.get("data") or {})
+    config, data = identity.comparable(first), dict(first.get("data") or {})
     for run in runs:
         if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
-        differing = run_record.differences(run_record.comparable(run.record), config)
-        differing += run_record.data_differences(run.record.get("data") or {}, data)
+        differing = identity.differences(identity.comparable(run.record), config)
+        differing += identity.data_differences(run.record.get("data") or {}, data)
         if differing:
             reason = "; ".join(differing)
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
@@ -86,7 +86,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     owners = _owners(runs)
     seeds = [_confirmed(entry, run) for entry, run in owners]
     return {
-        "config_hash": run_record.config_hash(config),
+        "config_hash": identity.config_hash(config),
         "config": config | {"seeds": [entry["seed"] for entry in seeds]},
         "parts": _joined([part for run in runs for part in parts(run)]),
         "data": data or None,
@@ -105,7 +105,7 @@ def _common_numerics(runs: Sequence[Run]) -> dict[str, Any]:
     """
     told = [(run, run.record["numerics"]) for run in runs if "numerics" in run.record]
     for run, numerics in told:
-        if differing := run_record.differences(numerics, told[0][1]):
+        if differing := identity.differences(numerics, told[0][1]):
             raise UserError(
                 f"{run.folder} and {told[0][0].folder} were trained under other settings of JAX: "
                 f"{'; '.join(differing)}"
@@ -132,9 +132,9 @@ def _owners(runs: Sequence[Run]) -> list[tuple[dict[str, Any], Run]]:
 def parts(run: Run) -> list[dict[str, Any]]:
     """How the run's `seeds` came about, for each command that trained some of them.
 
-    As `run_record.parts`, with commands that name no paths.
+    As `provenance.parts`, with commands that name no paths.
     """
-    found = run_record.parts(run.record)
+    found = provenance.parts(run.record)
     for part in found:
         part["command"] = _without_paths(part.get("command", []))
     return found
@@ -144,7 +144,7 @@ def _joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The parts without those of which another tells all: a workdir that was archived before."""
 
     def tells_of(other: dict[str, Any], part: dict[str, Any]) -> bool:
-        same = all(other.get(name) == part.get(name) for name in run_record.PART)
+        same = all(other.get(name) == part.get(name) for name in provenance.PART)
         return same and set(part["seeds"]) <= set(other["seeds"])
 
     return [

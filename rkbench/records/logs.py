@@ -44,7 +44,7 @@ class Logged:
         lines = self._lines(entry["seed"])
         return summary.of_seed(lines, entry["seed"], diverged, seconds, self.steps)
 
-    def _lines(self, seed: int) -> Iterator[metrics.Record]:
+    def _lines(self, seed: int) -> Iterator[metrics.Line]:
         """The lines as far as a summary needs them."""
         fields = ("step", "grad_evals", "test/accuracy")
         missing = np.full(len(self.columns["step"]), np.nan)
@@ -69,7 +69,9 @@ def read(path: pathlib.Path) -> dict[int, Logged]:
         lines = seeds.setdefault(record["seed"], _Lines())
         lines.add(record, text)
         if len(lines.columns) > MOST_FIELDS:
-            raise errors.UserError(f"{path} is no log of ours: it has over {MOST_FIELDS} fields")
+            raise errors.UserError(
+                f"{path} is not a log of rkbench: it has over {MOST_FIELDS} fields"
+            )
     return {seed: lines.logged() for seed, lines in seeds.items()}
 
 
@@ -80,7 +82,7 @@ class _Lines:
         self.columns: dict[str, tuple[array.array, array.array]] = {}
         self._fingerprint = metrics.Fingerprint()
 
-    def add(self, record: metrics.Record, text: bytes) -> None:
+    def add(self, record: metrics.Line, text: bytes) -> None:
         for name, value in record.items():
             if name not in self.columns:
                 self.columns[name] = array.array("q"), array.array("d")

@@ -22,7 +22,7 @@ import msgspec
 
 from rkbench import errors, files
 
-Record = dict[str, Any]
+Line = dict[str, Any]
 
 _LARGEST = 2**53  # every whole number up to it is a float64
 _LONGEST = 1 << 20  # bytes of a line: one without an end does not fill the memory
@@ -43,11 +43,11 @@ class JsonLinesWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes one line."""
-        self.write_record(record(step, scalars))
+        self.write_line(line(step, scalars))
 
-    def write_record(self, line: Record) -> None:
+    def write_line(self, found: Line) -> None:
         """Writes one line as it is."""
-        self._file.write(_line(line))
+        self._file.write(_text(found))
 
     def flush(self) -> None:
         """Makes all lines durable: they survive the machine."""
@@ -73,7 +73,7 @@ def register_with_clu() -> None:
     metric_writers.MetricWriter.register(JsonLinesWriter)
 
 
-def record(step: int, scalars: Mapping[str, Any]) -> Record:
+def line(step: int, scalars: Mapping[str, Any]) -> Line:
     """A line of the log: Python numbers, with null for what is not finite."""
     plain = {k: v.item() if hasattr(v, "item") else v for k, v in scalars.items()}
     return {"step": int(step)} | {
@@ -82,8 +82,8 @@ def record(step: int, scalars: Mapping[str, Any]) -> Record:
     }
 
 
-def read(path: pathlib.Path) -> Iterator[Record]:
-    """The records of a metrics file in order, without what a crash left at its end.
+def read(path: pathlib.Path) -> Iterator[Line]:
+    """The lines of a metrics file in order, without what a crash left at its end.
 
     A file whose name ends in .gz is compressed.
 
@@ -93,8 +93,8 @@ def read(path: pathlib.Path) -> Iterator[Record]:
     return (found for found, _ in read_with_text(path))
 
 
-def read_with_text(path: pathlib.Path) -> Iterator[tuple[Record, bytes]]:
-    """As `read`, each record with the line that holds it."""
+def read_with_text(path: pathlib.Path) -> Iterator[tuple[Line, bytes]]:
+    """As `read`, each line with its text in the file."""
     damaged = 0
     for number, (found, text) in enumerate(_lines(path), 1):
         if found is None:
@@ -108,17 +108,17 @@ def read_with_text(path: pathlib.Path) -> Iterator[tuple[Record, bytes]]:
             yield found, text
 
 
-def sound(path: pathlib.Path) -> Iterator[Record]:
-    """The records that are whole, of a file that may be damaged anywhere."""
+def sound(path: pathlib.Path) -> Iterator[Line]:
+    """The lines that are whole, of a file that may be damaged anywhere."""
     return (found for found, _ in _lines(path) if found is not None)
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[Record | None, bytes]]:
-    """Each line and the record in it, None where it is damaged."""
+def _lines(path: pathlib.Path) -> Iterator[tuple[Line | None, bytes]]:
+    """Each line as an object, None where it is damaged, and its text."""
     if not os.path.lexists(path):
         return
-    if not path.is_file():  # a pipe would wait for ever
-        raise errors.UserError(f"{path} cannot be read: it is no file")
+    if not path.is_file():  # a pipe would make it wait forever
+        raise errors.UserError(f"{path} cannot be read: it is not a file")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with (
@@ -128,10 +128,10 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[Record | None, bytes]]:
             while line := file.readline(_LONGEST):
                 yield _parsed(line), line
     except (OSError, zlib.error) as error:
-        raise errors.UserError(f"{path} cannot be read: {error}") from error
+        raise errors.because(f"{path} cannot be read", error) from error
 
 
-def _parsed(line: bytes) -> Record | None:
+def _parsed(line: bytes) -> Line | None:
     try:
         found = _decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -139,7 +139,7 @@ def _parsed(line: bytes) -> Record | None:
     return found if line.endswith(b"\n") and _is_whole(found) else None
 
 
-def _is_whole(found: Record) -> bool:
+def _is_whole(found: Line) -> bool:
     """Whether a line of numbers has what every line has, in the range it must have."""
     if not all(isinstance(found.get(name), int) for name in ("step", "seed", "grad_evals")):
         return False
@@ -152,35 +152,30 @@ def _is_whole(found: Record) -> bool:
 
 
 class Fingerprint:
-    """How many records there are, and the SHA-256 of their lines."""
+    """How many lines there are, and the SHA-256 of their text."""
 
-    def __init__(self, records: Iterable[Record] = ()):
+    def __init__(self, lines: Iterable[Line] = ()):
         self.lines = 0
         self._sha256 = hashlib.sha256()
-        for found in records:
+        for found in lines:
             self.add(found)
 
-    def add(self, found: Record) -> None:
+    def add(self, found: Line) -> None:
         """Counts one more."""
-        self.add_text(_line(found).encode())
+        self.add_text(_text(found).encode())
 
-    def add_text(self, line: bytes) -> None:
-        """Counts one more, given as the line that holds it."""
+    def add_text(self, text: bytes) -> None:
+        """Counts one more, given as its text."""
         self.lines += 1
-        self._sha256.update(line.rstrip(b"\r\n") + b"\n")
+        self._sha256.update(text.rstrip(b"\r\n") + b"\n")
 
     def to_json(self) -> dict[str, Any]:
         """The fingerprint as a run's record and its checkpoints hold it."""
         return {"lines": self.lines, "sha256": self._sha256.hexdigest()}
 
 
-def fingerprint(records: Iterable[Record], seed: int) -> dict[str, Any]:
-    """The fingerprint of one seed's records, as JSON."""
-    return Fingerprint(found for found in records if found["seed"] == seed).to_json()
-
-
 def fingerprints(path: pathlib.Path) -> dict[int, dict[str, Any]]:
-    """{seed: the fingerprint of its whole records in a file}, in one pass over the file."""
+    """{seed: the fingerprint of its whole lines in a file}, in one pass over the file."""
     found: dict[int, Fingerprint] = {}
     for own, text in _lines(path):
         if own is not None:
@@ -188,12 +183,12 @@ def fingerprints(path: pathlib.Path) -> dict[int, dict[str, Any]]:
     return {seed: one.to_json() for seed, one in found.items()}
 
 
-def _line(found: Record) -> str:
+def _text(found: Line) -> str:
     return json.dumps(found) + "\n"
 
 
-def keep_only(path: pathlib.Path, keep: Callable[[Record], bool]) -> None:
-    """Drops the records for which `keep` is false, and what is damaged, in one step.
+def keep_only(path: pathlib.Path, keep: Callable[[Line], bool]) -> None:
+    """Drops the lines for which `keep` is false, and what is damaged, in one step.
 
     Where only the end is dropped, which is the rule, the file is cut there: that needs no room on a
     disk that may be full. Memory does not grow with the file.

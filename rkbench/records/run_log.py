@@ -43,8 +43,8 @@ class RunLog:
         own = itertools.islice(self._of(seeds), fingerprint["lines"])
         return metrics.Fingerprint(own).to_json() == fingerprint
 
-    def _of(self, seeds: tuple[int, ...]) -> Iterator[metrics.Record]:
-        return (record for record in metrics.sound(self._path) if record["seed"] in seeds)
+    def _of(self, seeds: tuple[int, ...]) -> Iterator[metrics.Line]:
+        return (line for line in metrics.sound(self._path) if line["seed"] in seeds)
 
     def without_evaluation(self, seeds: tuple[int, ...], step: int, lines: int) -> int:
         """How many of these seeds' first `lines` lines are left without the evaluation of `step`.
@@ -62,13 +62,13 @@ class RunLog:
         self._logged = metrics.Fingerprint()
         kept = dict.fromkeys(seeds, 0)
 
-        def known(record: metrics.Record) -> bool:
-            if record["seed"] not in seeds:
+        def known(line: metrics.Line) -> bool:
+            if line["seed"] not in seeds:
                 return True
             if self._logged.lines == lines:
                 return False
-            self._logged.add(record)
-            kept[record["seed"]] += 1
+            self._logged.add(line)
+            kept[line["seed"]] += 1
             return True
 
         metrics.keep_only(self._path, known)
@@ -108,12 +108,12 @@ class RunLog:
         if not self._writes:
             return
         scalars = {"seed": seed, "wall_time": round(wall_time, 6), "grad_evals": grad_evals}
-        record = metrics.record(step, scalars | dict(values))
+        line = metrics.line(step, scalars | dict(values))
         assert self._writer is not None, "truncate() opens the log"
-        self._writer.write_record(record)
-        self._logged.add(record)
+        self._writer.write_line(line)
+        self._logged.add(line)
         if self._tensorboard is not None:
-            self._tensorboard.write(record)
+            self._tensorboard.write(line)
 
     def flush(self) -> None:
         """Makes metrics.jsonl durable."""

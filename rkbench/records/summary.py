@@ -1,15 +1,15 @@
 """A run's summary, computed from its log alone."""
 
 from collections.abc import Iterable
-from typing import Any
 
-Record = dict[str, Any]
+from rkbench.records.metrics import Line
+from rkbench.records.schemas import Object
 
 ENDS = ("done", "diverged")  # of a run and of a seed; before: "running", "failed"
 
 
 class SeedSummary:
-    """One seed's entry of run.json, gathered from its records as they pass by.
+    """One seed's entry of run.json, gathered from the lines of its log as they pass by.
 
     `best_test_accuracy` is the largest over all evaluations, at the first step that reaches it: it
     is selected on the test set, as in the paper; `final_test_accuracy` is that of the last step,
@@ -22,16 +22,16 @@ class SeedSummary:
         self._best_step: int | None = None
         self._final: float | None = None
 
-    def add(self, record: Record) -> None:
-        """Takes in the seed's next record."""
-        self._grad_evals = max(self._grad_evals, record["grad_evals"])
-        accuracy = record.get("test/accuracy")
+    def add(self, line: Line) -> None:
+        """Takes in the seed's next line."""
+        self._grad_evals = max(self._grad_evals, line["grad_evals"])
+        accuracy = line.get("test/accuracy")
         if accuracy is not None:
             self._final = accuracy
             if self._best is None or accuracy > self._best:
-                self._best, self._best_step = accuracy, record["step"]
+                self._best, self._best_step = accuracy, line["step"]
 
-    def entry(self, seed: int, diverged: int | None, seconds: float, steps: int) -> Record:
+    def entry(self, seed: int, diverged: int | None, seconds: float, steps: int) -> Object:
         """The entry.
 
         Args:
@@ -53,17 +53,17 @@ class SeedSummary:
 
 
 def of_seed(
-    records: Iterable[Record], seed: int, diverged: int | None, seconds: float, steps: int
-) -> Record:
-    """The same from records among which are those of other seeds; see `SeedSummary`."""
+    lines: Iterable[Line], seed: int, diverged: int | None, seconds: float, steps: int
+) -> Object:
+    """The same from lines among which are those of other seeds; see `SeedSummary`."""
     gathered = SeedSummary()
-    for record in records:
-        if record["seed"] == seed:
-            gathered.add(record)
+    for line in lines:
+        if line["seed"] == seed:
+            gathered.add(line)
     return gathered.entry(seed, diverged, seconds, steps)
 
 
-def of_run(seeds: list[Record]) -> Record:
+def of_run(seeds: list[Object]) -> Object:
     """The run's own fields from its seeds' entries; a run is "diverged" when every seed is."""
     every_seed_diverged = all(entry["status"] == "diverged" for entry in seeds)
     return {
@@ -74,7 +74,7 @@ def of_run(seeds: list[Record]) -> Record:
     }
 
 
-def text(record: Record) -> str:
+def text(record: Object) -> str:
     """The lines that end a run: one a seed, and one where the data are part of the published."""
     lines = []
     for entry in record["seeds"]:
@@ -94,7 +94,7 @@ def text(record: Record) -> str:
     return "\n".join(lines)
 
 
-def subset(record: Record) -> str:
+def subset(record: Object) -> str:
     """Which part of the published data the run had; "" for all of it."""
     data = record.get("data") or {}
     if not data.get("subset"):

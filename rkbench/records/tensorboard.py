@@ -21,7 +21,7 @@ from absl import logging
 
 from rkbench import files
 from rkbench.records import metrics
-from rkbench.records.metrics import Record
+from rkbench.records.metrics import Line
 
 COMPLETE = "complete.json"
 WAIT_SECONDS = 60.0  # at the end of a run, for event files that are behind
@@ -104,7 +104,7 @@ class EventFile:
         self._flush_at = 0.0
         self._write(file_version="brain.Event:2")
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Line) -> None:
         """Writes the scalars of one line of the log."""
         scalars = {
             name: value
@@ -160,7 +160,7 @@ class TensorBoardThread:
     def __init__(self, folder: pathlib.Path):
         """Starts the thread; `folder` gets one sub-folder a seed."""
         self._folder = folder
-        self._queue: queue.SimpleQueue[Record | _Beginning | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Line | _Beginning | None] = queue.SimpleQueue()
         self._files: dict[int, EventFile] = {}
         self._gives_up = False
         self._thread = threading.Thread(target=self._run, name="tensorboard", daemon=True)
@@ -170,7 +170,7 @@ class TensorBoardThread:
         """Starts the event files of seeds anew, with so many lines that the log has of each."""
         self._queue.put(_Beginning(log, lines))
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Line) -> None:
         """Hands over one record of metrics.jsonl; returns at once."""
         if self._queue.qsize() < _MAX_BEHIND and not self._gives_up:
             self._queue.put(record)  # else the file lacks lines, and is not complete

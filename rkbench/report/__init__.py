@@ -4,7 +4,7 @@ import errno
 import pathlib
 
 from rkbench import files
-from rkbench.errors import UserError
+from rkbench.errors import because
 
 MAX_POINTS = 1_000
 
@@ -13,7 +13,7 @@ def write(text: str, output: pathlib.Path) -> None:
     """Writes the page, whole or not at all.
 
     Raises:
-      UserError: there can be no such file.
+      UserError: a file cannot be made there.
       OSError: the disk is full, or the like.
     """
     try:
@@ -22,4 +22,4 @@ def write(text: str, output: pathlib.Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
-        raise UserError(f"{output} cannot be written: {error.strerror}") from error
+        raise because(f"{output} cannot be written", error) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from rkbench import __version__
 from rkbench.errors import UserError
-from rkbench.records import AXES, METRICS, run_record, summary
+from rkbench.records import AXES, METRICS, identity, summary
 from rkbench.records.logs import is_result
 from rkbench.records.names import namer
 from rkbench.report import curves, overview
@@ -98,7 +98,7 @@ class _Distinct:
 
     def place(self, value: Any) -> int:
         """The value's place in `values`."""
-        place = self._places.setdefault(run_record.canonical(value), len(self.values))
+        place = self._places.setdefault(identity.canonical(value), len(self.values))
         if place == len(self.values):
             self.values.append(value)
         return place
@@ -121,7 +121,7 @@ def _row(row: Row, compared: Comparisons, configs: _Distinct) -> Content:
         "status": row.status,
         "notes": list(row.notes),
         "subset": summary.subset(record),
-        "config": configs.place(run_record.identity(config)),
+        "config": configs.place(identity.of(config)),
         "config_hash": record.get("config_hash"),
         "spent": row.log.spent,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rkbench.records import archive, run_record
+from rkbench.records import archive, identity
 from rkbench.report.rows import Row
 from rkbench.scoring.collect import alike
 
@@ -51,7 +51,7 @@ def optimizers(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]
             (task, name),
             {"task": task, "optimizer": name, "settings": set(), "statuses": {}, **_no_cost()},
         )
-        told["settings"].add(alike(run_record.identity(row.run.record["config"])))
+        told["settings"].add(alike(identity.of(row.run.record["config"])))
         told["statuses"][row.status] = told["statuses"].get(row.status, 0) + 1
         _add_cost(told, row)
     return [told | {"settings": len(told["settings"])} for told in found.values()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rkbench import records
 from rkbench.errors import UserError
-from rkbench.records import Run, run_record
+from rkbench.records import Run, identity
 from rkbench.scoring import Collection, SeedLog
 
 
@@ -65,9 +65,9 @@ def rows(folders: Sequence[pathlib.Path], collection: Collection) -> list[Row]:
 
 def _place(run: Run, collection: Collection) -> int | None:
     """The setting with the run's config and data, of which another run may be whole."""
-    config, data = run_record.comparable(run.record), run.record.get("data") or {}
+    config, data = identity.comparable(run.record), run.record.get("data") or {}
     for place, setting in enumerate(collection.settings):
-        if setting.config == config and not run_record.data_differences(setting.data, data):
+        if setting.config == config and not identity.data_differences(setting.data, data):
             return place
     return None
 

@@ -16,7 +16,7 @@ from rkbench import records
 from rkbench.configs import default
 from rkbench.configs.fields import Role
 from rkbench.errors import UserError
-from rkbench.records import Run, run_record
+from rkbench.records import Run, identity
 from rkbench.records.names import Namer
 from rkbench.scoring.outcomes import SeedLog
 from rkbench.texts import printable
@@ -79,7 +79,7 @@ def collect(folders: Iterable[pathlib.Path]) -> Collection:
     contents = _contents(runs)
     for run in tqdm.tqdm(runs, "reading", unit="run", delay=1, disable=None):
         try:
-            config, data = run_record.comparable(run.record), run.record.get("data") or {}
+            config, data = identity.comparable(run.record), run.record.get("data") or {}
             if len(only := contents.get(_told(data), ())) == 1:
                 data = {**data, "sha256": min(only)}  # of records older than the field too
             logs = list(_seed_logs(run, omissions))
@@ -108,7 +108,7 @@ def _contents(runs: Iterable[Run]) -> dict[str, set[str]]:
 
 
 def _told(data: Mapping[str, Any]) -> str:
-    return run_record.canonical({k: v for k, v in data.items() if k != "sha256"})
+    return identity.canonical({k: v for k, v in data.items() if k != "sha256"})
 
 
 def without_paths(collection: Collection, name: Namer) -> Collection:
@@ -197,7 +197,7 @@ def alike(content: Any) -> str:
             return [plain(one) for one in value]
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    return run_record.canonical(plain(content))
+    return identity.canonical(plain(content))
 
 
 def distinct_names(

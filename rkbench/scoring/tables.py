@@ -5,17 +5,15 @@ In them a missed target is infinite, and what cannot be computed (an interval of
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rkbench.records import AXES
 from rkbench.records.names import Namer
+from rkbench.records.schemas import Object
 from rkbench.scoring.collect import Collection, without_paths
 from rkbench.scoring.outcomes import lower_is_better
 from rkbench.scoring.profiles import profile, speed_up
 from rkbench.scoring.robustness import Robustness, robustness
 from rkbench.scoring.scores import QUANTITIES, Score, compare, score, times
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +35,10 @@ class Scores:
     metric: str
     targets: Mapping[str, float] | float | None
     reference: str | None
-    runs: list[Record]
-    differences: list[Record]
-    profiles: list[Record]
-    robustness: list[Record]
+    runs: list[Object]
+    differences: list[Object]
+    profiles: list[Object]
+    robustness: list[Object]
     warnings: list[str]
     omissions: list[str]
 
@@ -95,8 +93,8 @@ def _without_metric(collection: Collection, metric: str) -> list[str]:
     ]
 
 
-def _run(one: Score, name: Namer) -> Record:
-    row: Record = {
+def _run(one: Score, name: Namer) -> Object:
+    row: Object = {
         "task": one.setting.task,
         "method": one.setting.method,
         "seeds": len(one.outcomes),
@@ -139,7 +137,7 @@ def _references(scores: Sequence[Score], name: str | None) -> dict[str, Score]:
     return found
 
 
-def _differences(scores: Sequence[Score], name: str | None) -> list[Record]:
+def _differences(scores: Sequence[Score], name: str | None) -> list[Object]:
     rows = []
     references = _references(scores, name)
     for one in scores:
@@ -166,7 +164,7 @@ def _differences(scores: Sequence[Score], name: str | None) -> list[Record]:
     return rows
 
 
-def _profiles(scores: Sequence[Score], reference: str | None) -> list[Record]:
+def _profiles(scores: Sequence[Score], reference: str | None) -> list[Object]:
     rows = []
     for axis in AXES:
         by_task = times(scores, axis)
@@ -206,7 +204,7 @@ def ranges(collection: Collection, metric: str) -> list[Robustness]:
     return found
 
 
-def _range(one: Robustness) -> Record:
+def _range(one: Robustness) -> Object:
     low, high = one.good or (float("nan"), float("nan"))
     return {
         "task": one.task,

@@ -5,18 +5,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkbench import errors, records, scoring
+from rkbench import errors, files, records, scoring
 from rkbench.drawing import tables
-from rkbench.records import read_object, run_record, schemas
+from rkbench.records import identity, provenance, read_object, schemas
 from rkbench.records.archive import SWEEP as FILE
-from rkbench.records.run_record import Record
+from rkbench.records.schemas import Object
 from rkbench.statistics import percent
 from rkbench.sweep.plan import CHOSEN, Protocol, Tuning, description
 from rkbench.sweep.results import Choice, Result
 from rkbench.sweep.train import shown
 
 
-def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -> Record:
+def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -> Object:
     """What `sweep.json` says so far; {} where there is none.
 
     Raises:
@@ -26,7 +26,7 @@ def read(workdir: pathlib.Path, tunings: Sequence[Tuning], protocol: Protocol) -
     if not os.path.lexists(path):
         return {}
     record = records.read_object(path, "a sweep's record", schemas.SweepRecord)
-    if differing := run_record.differences(record["sweep"], description(tunings, protocol)):
+    if differing := identity.differences(record["sweep"], description(tunings, protocol)):
         shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
         raise errors.UserError(f"{workdir} belongs to another sweep; it differs in {shown}")
     return record
@@ -37,7 +37,7 @@ def make_folder(workdir: pathlib.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.UserError(f"workdir {workdir} cannot be made: {error.strerror}") from error
+        raise errors.because(f"workdir {workdir} cannot be made", error) from error
 
 
 def write(
@@ -45,15 +45,15 @@ def write(
     choices: Sequence[Choice],
     protocol: Protocol,
     compilations: Mapping[str, int],
-    origin: Record,
+    origin: Object,
 ) -> None:
-    """Writes `sweep.json` anew; `origin` is the `run_record.environment` of this process.
+    """Writes `sweep.json` anew; `origin` is the `provenance.environment` of this process.
 
     Each command, as those of other shards, keeps its own part.
     """
     path = workdir / FILE
-    parts = run_record.parts(read_object(path, "a sweep's record")) if path.exists() else []
-    run_record.continued(parts, origin)
+    parts = provenance.parts(read_object(path, "a sweep's record")) if path.exists() else []
+    provenance.continued(parts, origin)
     tunings = [choice.tuning for choice in choices]
     record = {
         **origin,
@@ -66,7 +66,7 @@ def write(
             for choice in choices
         },
     }
-    run_record.write_json(path, record)
+    files.write_json(path, record)
 
 
 def _of_choice(choice: Choice, workdir: pathlib.Path, protocol: Protocol) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _of_choice(choice: Choice, workdir: pathlib.Path, protocol: Protocol) -> dic
         "trials": [
             {
                 "folder": str(found.trial.folder.relative_to(workdir)),
-                "settings": run_record.plain(found.trial.settings),
+                "settings": identity.plain(found.trial.settings),
                 "total_steps": found.trial.config.total_steps,
                 "status": found.status,
                 protocol.metric: found.value,
@@ -86,7 +86,7 @@ def _of_choice(choice: Choice, workdir: pathlib.Path, protocol: Protocol) -> dic
             for found in choice.results
         ],
         "best": None if best is None else str(best.trial.folder.relative_to(workdir)),
-        "settings": None if best is None else run_record.plain(best.trial.settings),
+        "settings": None if best is None else identity.plain(best.trial.settings),
         "chosen": str(folder.relative_to(workdir)) if folder.is_dir() else None,
         "warnings": list(choice.warnings),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from rkbench import errors, optimizers
 from rkbench.configs import common
 from rkbench.optimizers.baselines import Spending
-from rkbench.records import run_record
+from rkbench.records import identity
 from rkbench.scoring.scores import QUANTITIES
 from rkbench.sweep.sampling import Settings, sample
 from rkbench.sweep.space import Space
@@ -257,11 +257,11 @@ def description(tunings: Sequence[Tuning], protocol: Protocol) -> dict[str, Any]
     fields = dataclasses.asdict(protocol)
     fields.pop("seeds")
     return {
-        "protocol": run_record.plain(fields),
+        "protocol": identity.plain(fields),
         "optimizers": {
             one.optimizer: {
                 "space": {field: str(distribution) for field, distribution in one.space.items()},
-                "config": run_record.identity(run_record.plain_config(one.base)),
+                "config": identity.of(identity.plain_config(one.base)),
             }
             for one in tunings
         },

@@ -79,7 +79,7 @@ def _check_distribution(field: str, distribution: Any) -> None:
         case LogUniform(low, high) | Uniform(low, high):
             for number in (low, high):
                 if isinstance(number, bool) or not isinstance(number, int | float):
-                    raise errors.UserError(f"{field}: {number!r} in {distribution} is no number")
+                    raise errors.UserError(f"{field}: {number!r} in {distribution} is not a number")
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise errors.UserError(f"{field}: {distribution} is empty: low < high is needed")
             if isinstance(distribution, LogUniform) and low <= 0:
@@ -93,8 +93,8 @@ def _check_distribution(field: str, distribution: Any) -> None:
             pass
         case _:
             raise errors.UserError(
-                f"{field}: {distribution!r} is no distribution; there are LogUniform(low, high), "
-                "Uniform(low, high), Choice(values) and Fixed(value)"
+                f"{field}: {distribution!r} is not a distribution; there are "
+                "LogUniform(low, high), Uniform(low, high), Choice(values) and Fixed(value)"
             )
 
 

@@ -9,14 +9,14 @@ from rkbench.errors import UserError
 
 def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
     """Trains what is missing of this shard, (i, n) with i from 0, chooses, and reports."""
-    from rkbench.records import run_record
+    from rkbench.records import provenance
     from rkbench.step import compilation
     from rkbench.sweep import output, results
     from rkbench.sweep.train import Trainer
     from rkbench.trainer.experiment import Experiment
 
     compilation.enable_cache()
-    record, origin = output.read(workdir, tunings, protocol), run_record.environment()
+    record, origin = output.read(workdir, tunings, protocol), provenance.environment()
     experiment = None
     for one in tunings:
         for trial in one.trials:  # refuses what cannot work, before anything is written

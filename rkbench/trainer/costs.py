@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rkbench import errors
+from rkbench.drawing import tables
 
 EXAMPLES = 8  # of the gradient that is counted
 
@@ -139,10 +140,9 @@ def table() -> str:
     """A Markdown table: the baseline and RK4 of every workload."""
     from rkbench import workloads
 
-    lines = [
-        "| workload | parameters | GFLOP of a gradient at one example | optimizer | batch "
-        "| gradients a step | GFLOP a step | steps | PFLOP in all |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    header = ("workload", "parameters", "GFLOP of a gradient at one example", "optimizer", "batch")
+    rows: list[tables.Row] = [
+        (*header, "gradients a step", "GFLOP a step", "steps", "PFLOP in all")
     ]
     for name in workloads.names():
         get_config = importlib.import_module(f"rkbench.configs.{name}").get_config
@@ -160,8 +160,8 @@ def table() -> str:
                 f"{step.steps:,}",
                 _number(step.flops * step.steps / 1e15),
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return tables.markdown(rows, right=(1, 2, 4, 5, 6, 7, 8)).rstrip("\n")
 
 
 def _number(value: float) -> str:

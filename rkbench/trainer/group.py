@@ -9,7 +9,7 @@ several runs. Each seed of each run has a lane, and each lane is a column of the
 import contextlib
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,8 +32,22 @@ class Group:
     """One group of seeds on its way from the first step to the last."""
 
     def __init__(
-        self, experiment: Experiment, lanes: Sequence[Lane], checkpoints: pathlib.Path
+        self,
+        experiment: Experiment,
+        lanes: Sequence[Lane],
+        checkpoints: pathlib.Path,
+        timed_at: tuple[int, ...] = (),
     ) -> None:
+        """Prepares the group.
+
+        Args:
+          experiment: what is trained.
+          lanes: its seeds.
+          checkpoints: the folder for the checkpoints of these seeds alone.
+          timed_at: steps, of which 0 is the first and the last step the last. Where there are any,
+            the time at these steps is all that is logged: nothing is evaluated or saved.
+        """
+        self._timed_at = timed_at
         self._experiment, self._config = experiment, experiment.config
         self._lanes = Lanes(lanes)
         self._seeds = self._lanes.seeds
@@ -48,17 +62,25 @@ class Group:
         self._ended: dict[int, tuple[int, float]] = {}
         self._unevaluated: set[int] = set()  # the columns of those still to be evaluated
         self._input: dict[str, float] = {}  # the feed's counters before this process
-        self._steps_per_dispatch = 1
+        self._steps_per_dispatch = MAX_STEPS_PER_DISPATCH if timed_at else 1
         self._state: TrainState = experiment.program.init(self._seeds)
 
     def train(self) -> None:
         """Trains to the end and adds the seeds to the run record."""
+        for _ in self.in_turns():
+            pass
+
+    def in_turns(self) -> Generator[None]:
+        """`train`, which hands over at the first step and after each event."""
         feed = self._experiment.programs.feed
         with contextlib.closing(self._checkpoints), contextlib.closing(feed):
             self._restore()
             self._lanes.begin()
             program = self._experiment.program
             program.compile(self._state, self._seeds)
+            if self._timed_at:  # what runs for the first time takes longer
+                jax.block_until_ready(program.advance(self._state, self._seeds, 0, 1))
+                self._state = program.init(self._seeds)
             self._progress = Progress(
                 self._lanes.label,
                 self._config.total_steps,
@@ -67,7 +89,7 @@ class Group:
             )
             with contextlib.closing(self._progress), preemption.deferred():
                 try:
-                    self._train_to_the_end()
+                    yield from self._train_to_the_end()
                 except preemption.Preempted as request:
                     self._save()
                     self._checkpoints.wait()
@@ -79,13 +101,15 @@ class Group:
         self._finish()
         preemption.raise_if_requested()  # nothing more is begun
 
-    def _train_to_the_end(self) -> None:
+    def _train_to_the_end(self) -> Iterator[None]:
         self._evaluate_ended()
         if not self._evaluated and self._evaluates_at(self._step):
             self._evaluate()
+        yield
         while self._step < self._config.total_steps and self._active():
             self._advance_to(self._next_event())
             self._at_event()
+            yield
 
     def _active(self) -> list[int]:
         """The columns that still train: they have neither diverged nor spent their budget."""
@@ -130,12 +154,16 @@ class Group:
         self._lanes.check(known)
 
     def _evaluates_at(self, step: int) -> bool:
+        if self._timed_at:
+            return step in self._timed_at
         config = self._config
         every = config.eval_every_steps
         return step in (0, config.total_steps) or bool(every and step % every == 0)
 
     def _next_event(self) -> int:
         """The next step after which the group evaluates or saves, or at which it ends."""
+        if self._timed_at:
+            return next(step for step in self._timed_at if step > self._step)
         config = self._config
         every = (config.eval_every_steps, config.checkpoint_every_steps)
         following = [(self._step // n + 1) * n for n in every if n > 0]
@@ -170,7 +198,7 @@ class Group:
         Returns:
           {column of a lane that spent its budget: (its last step, seconds of training until then)}.
         """
-        every = self._config.log_every_steps
+        every = 0 if self._timed_at else self._config.log_every_steps
         ended: dict[int, tuple[int, float]] = {}
         for column in self._active():
             lane = self._lanes[column]
@@ -220,7 +248,7 @@ class Group:
             self._save()
 
     def _save(self) -> None:
-        if self._step == self._saved_step:
+        if self._step == self._saved_step or self._timed_at:
             return  # this step is saved already, or is the first: there is nothing to save
         self._lanes.flush()  # a checkpoint never knows more than the log
         logs = self._lanes.fingerprints()
@@ -255,11 +283,12 @@ class Group:
         An optimizer can ask to be evaluated elsewhere than at the parameters that it trains: see
         `optimizers.eval_params`.
         """
-        results, state = {}, self._experiment.program.evaluated(self._state)
+        results, splits = {}, {} if self._timed_at else self._experiment.splits
+        state = self._experiment.program.evaluated(self._state) if splits else self._state
         elsewhere = state is not self._state and jax.tree.leaves(state.model_state)
-        if self._config.batch_norm_update == "recompute" or elsewhere:
+        if splits and (self._config.batch_norm_update == "recompute" or elsewhere):
             state = self._experiment.program.with_new_statistics(state, self._seeds, step)
-        for name, split in self._experiment.splits.items():
+        for name, split in splits.items():
             sums = self._experiment.evaluator(state.params, state.model_state, split)
             results |= {f"{name}/{metric}": value for metric, value in sums.items()}
         results["grad_evals"] = np.asarray(optimizers.grad_evals(self._state.opt_state))
@@ -269,8 +298,8 @@ class Group:
             own |= self._input_so_far()
             spent = own.pop("grad_evals")
             lane.log.evaluation(lane.seed, step, seconds, spent, own)
-            shown = list(self._experiment.splits)[-1]  # the test set, where it is evaluated
-            self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
+            for shown in list(splits)[-1:]:  # the test set, or what stands in for it
+                self._progress.update(self._step, **{shown: own[f"{shown}/accuracy"]})
 
     def _input_so_far(self) -> dict[str, float]:
         """What the input has cost since step 0; nothing for data on the device."""

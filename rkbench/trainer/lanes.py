@@ -10,8 +10,8 @@ import jax
 
 from rkbench.records import metrics
 from rkbench.records.run_log import RunLog
-from rkbench.records.run_record import Workdir
 from rkbench.records.summary import SeedSummary
+from rkbench.records.workdir import Workdir
 from rkbench.trainer.checkpoint import unused_name
 
 

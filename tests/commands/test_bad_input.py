@@ -29,7 +29,7 @@ from rkbench import optimizers
 from rkbench.commands import cli
 from rkbench.configs import default, digits_mlp
 from rkbench.errors import UserError
-from rkbench.records import run_record, summary
+from rkbench.records import identity, summary
 from rkbench.trainer.checkpoint import Checkpoints, checksum
 from rkbench.workloads import array_cache
 
@@ -465,7 +465,7 @@ def test_a_bad_tableau_on_the_command_line(table):
 
 def good_run(folder):
     """A finished run's record and log, made by hand."""
-    config = run_record.plain_config(digits_mlp.get_config("rk4"))
+    config = identity.plain_config(digits_mlp.get_config("rk4"))
     lines = [{"step": step, "seed": 0, "wall_time": 0.1, "grad_evals": 4 * step} for step in (0, 9)]
     lines = [line | {"test/accuracy": 0.5, "test/loss": 1.0} for line in lines]
     seeds = [summary.of_seed(lines, 0, None, 0.1, 9)]

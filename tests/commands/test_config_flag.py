@@ -10,7 +10,7 @@ import pytest
 from rkbench.commands import command_line
 from rkbench.commands import sweep as command
 from rkbench.errors import UserError
-from rkbench.records import run_record
+from rkbench.records import identity
 
 RK4 = "configs/digits_mlp.py:rk4"
 
@@ -23,7 +23,7 @@ def parsed(*arguments: str) -> Any:
 
 
 def plain(*arguments):
-    return run_record.plain_config(parsed(*arguments))
+    return identity.plain_config(parsed(*arguments))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from rkbench.commands import command_line
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.records import run_record
+from rkbench.records import identity
 from rkbench.train import train_and_evaluate
 from rkbench.trainer import checkpoint
 
@@ -98,10 +98,10 @@ def test_numbers_of_numpy_and_jax_in_a_config_are_recorded_as_numbers():
     config.optimizer.nesterov = np.bool_(True)
     config.optimizer.eps_root = np.float32(0.5)
     config.optimizer.other = jnp.int32(3)
-    optimizer = run_record.plain_config(config)["optimizer"]
+    optimizer = identity.plain_config(config)["optimizer"]
     assert [optimizer[name] for name in ("nesterov", "eps_root", "other")] == [True, 0.5, 3]
 
 
 def test_what_cannot_be_recorded_is_named():
     with pytest.raises(UserError, match=r"function .* cannot be recorded"):
-        run_record.plain({"mask": lambda params: params})
+        identity.plain({"mask": lambda params: params})

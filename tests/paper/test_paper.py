@@ -11,19 +11,23 @@ import numpy as np
 import pytest
 from console import rkbench
 
-from rkbench import verify
+from rkbench import files, verify
+from rkbench.drawing.artefact import Artefact, Canvas
+from rkbench.errors import UserError
 from rkbench.paper import plan, table1, timing
 from rkbench.paper.figures import FIGURES
 from rkbench.paper.runs import TABLE_1, TIMING, shrunken
 from rkbench.paper.scales import SCALES
 from rkbench.paper.train import train
 from rkbench.records import Run
+from rkbench.trainer import evaluate
+from rkbench.trainer import group as group_module
 from rkbench.workloads import datasets
 
 pytestmark = pytest.mark.standard_promotion
 
 TABLE = [run for row in TABLE_1 for run in row.runs]
-RUNS = list(dict.fromkeys([*TABLE, *plan.figure_runs(FIGURES)]))
+RUNS = list(dict.fromkeys([*TABLE, *(run for spec in FIGURES.values() for run in spec.runs)]))
 
 
 @pytest.fixture
@@ -93,6 +97,39 @@ def test_what_is_drawn_by_choice_has_a_name_of_its_own_and_is_not_in_the_manifes
     assert list(verify.verify(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("figures/fig02", {"scale": "cpu", "number": 4, "axis": "step"}),
+        ("figures/fig19", {"scale": "cpu", "number": 19, "axis": "step"}),
+        ("figures/fig02", {"scale": "cpu", "number": 2, "axis": "steps"}),
+        ("figures/fig02", {"scale": "cpuu", "number": 2, "axis": "step"}),
+        ("table1", {"scale": "cpu", "rows": [8]}),
+        ("table1", {"scale": "cpu"}),
+        ("table2", {"scale": "cpu"}),
+    ],
+)
+def test_what_the_manifest_says_under_another_name_is_not_taken_for_the_figure(tmp_path, name, how):
+    (tmp_path / "manifest.json").write_text(json.dumps({name: how}))
+    with pytest.raises(UserError, match=f"{name}' is not a table or figure"):
+        list(verify.verify(tmp_path))
+
+
+def test_a_figure_whose_records_are_gone_is_named(tmp_path):
+    how = {"scale": "cpu", "number": 2, "axis": "step"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"figures/fig02": how}))
+    assert list(verify.verify(tmp_path)) == [
+        f"{tmp_path}: figure 2: there is no record of its runs"
+    ]
+
+
+def test_the_dots_of_a_name_stay_in_every_file(tmp_path):
+    artefacts = [Artefact(f"eps-{eps}", {f"eps-{eps}.csv": "x"}, Canvas) for eps in (0.1, 0.2)]
+    files = [path for one in artefacts for path in one.draw(tmp_path)]
+    assert len(set(files)) == 6
+    assert all(path.is_file() for path in files)
+
+
 def test_verify_finds_a_changed_point_a_changed_log_and_a_changed_record(
     monkeypatch, tmp_path, small_data
 ):
@@ -156,7 +193,7 @@ def test_a_run_that_fails_stops_no_other_and_stands_in_the_table(monkeypatch, tm
 def test_rows_beyond_a_scale_link_a_few_steps_of_a_shrunken_model(tmp_path, small_data):
     small, cpu = (plan.Places(tmp_path, tmp_path / "runs", scale) for scale in ("smoke", "cpu"))
     (run, _) = TABLE_1[4].runs
-    wanted = plan.table_runs([5], "cpu")
+    wanted = table1.Table1((5,)).runs("cpu")
     assert [one.name for one in wanted] == ["cifar10_wrn-momentum-smoke", "cifar10_wrn-rk4-smoke"]
     (without, _) = table1.lines(cpu, [5])
     assert (without.source, without.status) == ("", "not run: beyond the scale 'cpu'")
@@ -205,15 +242,18 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
     settings = SCALES["smoke"]["timing_small"].settings
     configs = {tmp_path / run.name: run.get_config(settings, (0, 1)) for run in group}
     order = []
-    take_turn = timing._Timed.take_turn
+    advance_to = group_module.Group._advance_to
 
-    def noted(self):
-        order.append(self.experiment.config.optimizer.name)
-        take_turn(self)
+    def noted(self, event):
+        order.append((self._config.optimizer.name, event))
+        advance_to(self, event)
 
-    monkeypatch.setattr(timing._Timed, "take_turn", noted)
+    monkeypatch.setattr(group_module.Group, "_advance_to", noted)
+    monkeypatch.setattr(group_module.Checkpoints, "save", None)  # fails where it is called
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", None)
     timing.interleave(configs)
-    assert order == ["adam", "rk4"] * 8  # four turns of two seeds
+    # Two seeds of four turns.
+    assert order == [(name, step) for step in (1, 2, 3, 4) for name in ("adam", "rk4")] * 2
     for folder, evals in zip(configs, (1, 4), strict=True):
         run = Run(folder)
         assert run.record["status"] == "done"
@@ -221,8 +261,16 @@ def test_timed_runs_take_turns_and_leave_records(monkeypatch, tmp_path, small_da
         np.testing.assert_array_equal(curve.x, range(5))
         assert (np.diff(curve.values, axis=1) > 0).all()
         assert [line["grad_evals"] for line in run.log][:5] == [evals * n for n in range(5)]
+        assert {*run.log[1]} == {"step", "seed", "wall_time", "grad_evals"}
+        assert run.faults == {}
+        assert run.record["compilations"] == 1
     timing.interleave(configs)
     assert len(order) == 16  # what is finished stands
+    path = next(iter(configs)) / "run.json"
+    files.write_json(path, json.loads(path.read_text()) | {"status": "failed"})
+    timing.interleave(configs)
+    assert len(order) == 32  # all is measured anew, and once
+    assert [len(Run(folder).log) for folder in configs] == [10, 10]
 
 
 def test_differences_are_judged_by_the_combined_error():

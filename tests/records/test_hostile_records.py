@@ -15,13 +15,14 @@ from console import rkbench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rkbench import verify
+from rkbench import files, verify
 from rkbench.comparison import pictures, published
 from rkbench.drawing import tables
 from rkbench.errors import UserError
-from rkbench.paper import drawing, plan, table1
+from rkbench.paper import plan, table1
+from rkbench.paper import published as paper
 from rkbench.paper.runs import SMALL_BATCH
-from rkbench.records import Run, archive, metrics, read_object, run_record
+from rkbench.records import Run, archive, metrics, read_object
 from rkbench.records.names import namer
 from rkbench.report import content, page
 from rkbench.scoring import collect, tabulate
@@ -73,7 +74,7 @@ def report():
 def compare():
     collection = collect([ROOT])
     for one in pictures.pictures(pictures.Compared.of(collection, METRIC), namer([ROOT])):
-        (one.name + one.numbers).encode()
+        "".join([one.name, *one.texts.values()]).encode()
     return list(map(str, collection.omissions))
 
 
@@ -90,7 +91,7 @@ def table():
     places = plan.Places(pathlib.Path("results"), pathlib.Path("runs"), "smoke")
     for text in table1.texts(table1.lines(places, [1]), "smoke").values():
         text.encode()
-    return plan.left_out(places, plan.table_runs([1], "smoke"))
+    return plan.left_out(places, table1.Table1((1,)).runs("smoke"))
 
 
 READERS = [score, report, compare, archived, verified, table]
@@ -288,12 +289,12 @@ def test_a_sweep_json_of_another_shape_is_refused(text, runs):
 @pytest.mark.parametrize(
     ("name", "text", "reader"),
     [
-        ("manifest.json", '{"table1": {"scale": "cpu", "rows": [1.0]}}', drawing.manifest),
-        ("manifest.json", '{"table1": 1}', drawing.manifest),
-        ("manifest.json", '{"figures/fig01": {"scale": "cpu", "number": []}}', drawing.manifest),
-        ("scores.json", '{"metric": 1}', published.files),
-        ("scores.json", '{"metric": "test/accuracy", "targets": "x"}', published.files),
-        ("scores.json", '{"metric": "test/accuracy", "reference": []}', published.files),
+        ("manifest.json", '{"table1": {"scale": "cpu", "rows": [1.0]}}', paper.noted),
+        ("manifest.json", '{"table1": 1}', paper.noted),
+        ("manifest.json", '{"figures/fig01": {"scale": "cpu", "number": []}}', paper.noted),
+        ("scores.json", '{"metric": 1}', published.artefacts),
+        ("scores.json", '{"metric": "test/accuracy", "targets": "x"}', published.artefacts),
+        ("scores.json", '{"metric": "test/accuracy", "reference": []}', published.artefacts),
     ],
 )
 def test_other_files_of_results_are_checked_too(name, text, reader, tmp_path):
@@ -364,7 +365,7 @@ def test_anything_anywhere_is_read_or_named(runs, data):
     try:
         told = told_by(reader)
     finally:
-        run_record.write_json(BAD / "run.json", record)
+        files.write_json(BAD / "run.json", record)
     assert all(line.isprintable() for line in told)
     assert not told or any(str(BAD.name) in line for line in told)
 
@@ -377,7 +378,7 @@ def test_a_file_is_read_in_bounded_depth_and_as_text(tmp_path):
             read_object(path, "a file")
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match="it is no file"):
+    with pytest.raises(UserError, match="it is not a file"):
         read_object(path, "a file")
     with pytest.raises(UserError, match="holds no run"):
         _ = Run(tmp_path).record

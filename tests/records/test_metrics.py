@@ -80,7 +80,10 @@ def test_keep_only_forgets_the_rest(path):
 
 def test_fingerprints_are_those_that_the_records_give_also_with_other_line_ends(path):
     write(path, *((step, {"seed": seed, "a": 0.1}) for step in (1, 2, 3) for seed in (0, 1)))
-    expected = {seed: metrics.fingerprint(metrics.read(path), seed) for seed in (0, 1)}
+    by_seed = {
+        seed: [line for line in metrics.read(path) if line["seed"] == seed] for seed in (0, 1)
+    }
+    expected = {seed: metrics.Fingerprint(own).to_json() for seed, own in by_seed.items()}
     assert metrics.fingerprints(path) == expected
     assert expected[0]["lines"] == 3
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -98,7 +101,7 @@ def test_a_long_log_is_read_in_little_memory(path):
 
 def test_what_is_no_file_is_refused_and_a_line_without_end_does_not_fill_the_memory(path):
     os.mkfifo(path)
-    with pytest.raises(UserError, match=r"metrics.jsonl cannot be read: it is no file"):
+    with pytest.raises(UserError, match=r"metrics.jsonl cannot be read: it is not a file"):
         list(metrics.read(path))
     path.unlink()
     path.write_bytes(b" " * (5 << 20))

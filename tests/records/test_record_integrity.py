@@ -15,13 +15,13 @@ import pytest
 import report_runs
 from console import rkbench
 
-from rkbench import scoring, texts, verify
+from rkbench import files, scoring, texts, verify
 from rkbench.comparison import sensitivity
 from rkbench.drawing import plotting
 from rkbench.errors import UserError
 from rkbench.paper import plan, table1
 from rkbench.paper.runs import SMALL_BATCH
-from rkbench.records import Run, archive, find, logs, metrics, run_record
+from rkbench.records import Run, archive, find, logs, metrics
 from rkbench.records.names import LONGEST, file_name, namer
 from rkbench.report import content
 from rkbench.scoring.collect import alike, collect
@@ -60,7 +60,7 @@ def claim(folder):
     """Changes what run.json says of seed 1."""
     record = json.loads((folder / "run.json").read_text())
     record["seeds"][1] |= {"final_test_accuracy": 0.999}
-    run_record.write_json(folder / "run.json", record)
+    files.write_json(folder / "run.json", record)
 
 
 def lose_a_loss(folder):

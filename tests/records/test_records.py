@@ -33,7 +33,7 @@ def lines():
 def run(tmp_path):
     writer = metrics.JsonLinesWriter(tmp_path / "metrics.jsonl")
     for line in lines():
-        writer.write_record(line)
+        writer.write_line(line)
     writer.close()
     seeds = [summary.of_seed(lines(), seed, None, 2.0, 30) for seed in ACCURACIES]
     config = {"workload": "mnist_mlp", "optimizer": {"name": "adam"}}

@@ -30,20 +30,23 @@ def clu_writers():
 
 def record(seed, step):
     scalars = {"seed": seed, "wall_time": 0.5 * step, "grad_evals": 4 * step}
-    return metrics.record(step, scalars | {"batch/loss": 1 / step, "batch/bad": np.nan})
+    return metrics.line(step, scalars | {"batch/loss": 1 / step, "batch/bad": np.nan})
 
 
 def write_log(path, *records):
     writer = metrics.JsonLinesWriter(path)
     for found in records:
-        writer.write_record(found)
+        writer.write_line(found)
     writer.close()
 
 
 def run_record(path, *seeds):
     """What run.json says of the finished seeds of this log."""
     lines = list(metrics.read(path))
-    logs = {str(seed): metrics.fingerprint(lines, seed) for seed in seeds}
+    logs = {
+        str(seed): metrics.Fingerprint(line for line in lines if line["seed"] == seed).to_json()
+        for seed in seeds
+    }
     return {"seeds": [{"seed": seed} for seed in seeds], "logs": logs}
 
 

@@ -14,7 +14,7 @@ from rkbench import scoring, statistics
 from rkbench.commands import score
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.records.run_record import plain_config
+from rkbench.records.identity import plain_config
 from rkbench.scoring.tables import tabulate
 
 ONE = {0: 0.91, 1: 0.93, 2: 0.96, 3: 0.92}

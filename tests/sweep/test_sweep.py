@@ -12,7 +12,7 @@ from rkbench.commands import sweep as command
 from rkbench.configs import common, digits_mlp
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
 from rkbench.errors import UserError
-from rkbench.records.run_record import Workdir
+from rkbench.records.workdir import Workdir
 from rkbench.scoring import collect
 from rkbench.step.program import Program
 from rkbench.sweep import plan, results, space
@@ -38,10 +38,10 @@ def config(variant="rk4", **changes):
         ({RATE: LogUniform(0.1, 0.1)}, "is empty: low < high"),
         ({RATE: LogUniform(0.0, 0.1)}, "needs low > 0"),
         ({RATE: Uniform(0.0, float("inf"))}, "is empty"),
-        ({RATE: Uniform(True, 1.5)}, "True in .* is no number"),
+        ({RATE: Uniform(True, 1.5)}, "True in .* is not a number"),
         ({RATE: Choice(())}, "nothing to choose from"),
         ({RATE: Choice((0.1, 0.1))}, "names a value twice"),
-        ({RATE: (0.1, 0.2)}, "is no distribution; there are LogUniform"),
+        ({RATE: (0.1, 0.2)}, "is not a distribution; there are LogUniform"),
         ({RATE: Fixed(0.1)}, "fixes every field"),
         ({"optimizer.learning_rat": Uniform(0, 1)}, "nearest: optimizer.learning_rate"),
         ({"seeds": Choice(((0,), (1,)))}, "seeds cannot be tuned"),

@@ -22,8 +22,9 @@ import resuming
 from faults import ANYBODY, KILLS
 from resuming import Killed, contents, final_checksums, interrupt, log, outcomes
 
+from rkbench import files
 from rkbench.configs import digits_mlp
-from rkbench.records import metrics, run_record
+from rkbench.records import metrics
 from rkbench.step.program import Program
 from rkbench.train import train_and_evaluate, train_experiment
 from rkbench.trainer.checkpoint import Checkpoints
@@ -221,11 +222,11 @@ def full(*arguments, **keywords):
     ("owner", "name", "call"),
     [
         (metrics.JsonLinesWriter, "flush", 2),
-        (metrics.JsonLinesWriter, "write_record", 9),
+        (metrics.JsonLinesWriter, "write_line", 9),
         (metrics, "keep_only", 2),
-        (run_record, "write_json", 1),
-        (run_record, "write_json", 2),
-        (run_record, "write_json", 6),  # all seeds are recorded, the end is not
+        (files, "write_json", 1),
+        (files, "write_json", 2),
+        (files, "write_json", 6),  # all seeds are recorded, the end is not
         (os, "fsync", 3),
     ],
 )

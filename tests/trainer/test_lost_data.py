@@ -11,9 +11,10 @@ import imagenet_data
 import pytest
 from resuming import contents, final_checksums, log, outcomes
 
+from rkbench import files
 from rkbench.commands import command_line
 from rkbench.configs import digits_mlp
-from rkbench.records import read_record, run_record
+from rkbench.records import read_record
 from rkbench.step.program import Program
 from rkbench.train import train_experiment
 from rkbench.trainer.experiment import Experiment
@@ -126,7 +127,7 @@ def test_other_data_than_those_of_the_beginning_are_refused(
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
     record = read_record(workdir / "run.json")
-    run_record.write_json(workdir / "run.json", record | {"seeds": [], "status": "failed"})
+    files.write_json(workdir / "run.json", record | {"seeds": [], "status": "failed"})
     before = contents(workdir)
     other = imagenet_data.examples(9)
     imagenet_data.write(tmp_path, {"train": other, "validation": other}, per_shard=4)

@@ -15,7 +15,7 @@ from resuming import Killed, contents, final_checksums, interrupt, log, outcomes
 
 from rkbench.configs import digits_mlp
 from rkbench.errors import UserError
-from rkbench.records import Run, archive, metrics, run_record
+from rkbench.records import Run, archive, metrics, provenance
 from rkbench.step.program import Program
 from rkbench.step.train_step import StepFunction
 from rkbench.train import train_experiment, train_side_by_side
@@ -207,7 +207,7 @@ def test_a_finished_run_is_recognised_without_its_log_in_memory(tmp_path, experi
     train_experiment(experiment, tmp_path)
     with contextlib.closing(metrics.JsonLinesWriter(tmp_path / "metrics.jsonl")) as writer:
         for step in range(20_000):
-            writer.write_record(
+            writer.write_line(
                 {"step": step, "seed": 9, "wall_time": 0.0, "grad_evals": step, "batch/loss": 1.0}
             )
     tracemalloc.start()
@@ -222,9 +222,9 @@ def test_a_finished_run_is_recognised_without_its_log_in_memory(tmp_path, experi
 
 def test_each_command_keeps_its_own_part(tmp_path, monkeypatch, make):
     one, both = make(seeds=(0,)), make(seeds=(0, 1))
-    environment, starts = run_record.environment, itertools.count()
+    environment, starts = provenance.environment, itertools.count()
     monkeypatch.setattr(  # they would be in one second
-        run_record, "environment", lambda: environment() | {"started": str(next(starts))}
+        provenance, "environment", lambda: environment() | {"started": str(next(starts))}
     )
 
     def called(*arguments):

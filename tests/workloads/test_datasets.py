@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rkbench.errors import UserError
-from rkbench.records import run_record
+from rkbench.records import identity
 from rkbench.workloads import array_cache, datasets, tfds_checks, tfds_source
 from rkbench.workloads.tfds_source import TfdsSource
 
@@ -249,9 +249,9 @@ def test_data_of_other_content_are_other_data_though_names_and_sizes_are_the_sam
 
 def test_digests_of_content_are_compared_where_both_records_have_them():
     old, new = {"name": "mnist"}, {"name": "mnist", "sha256": "1"}
-    assert run_record.data_differences(old, new) == run_record.data_differences(new, old) == []
-    assert run_record.data_differences(new, new) == []
-    assert run_record.data_differences(new, new | {"sha256": "2"}) == ["sha256: '1' -> '2'"]
+    assert identity.data_differences(old, new) == identity.data_differences(new, old) == []
+    assert identity.data_differences(new, new) == []
+    assert identity.data_differences(new, new | {"sha256": "2"}) == ["sha256: '1' -> '2'"]
 
 
 def edited(path, change):
