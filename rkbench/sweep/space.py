@@ -2,12 +2,12 @@
 
 import math
 import pathlib
-import runpy
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from rkbench import errors
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
+from rkbench.plugins import project
 from rkbench.scoring.collect import METHOD_FIELDS, flat
 
 Range = LogUniform | Uniform
@@ -26,7 +26,7 @@ def load(path: pathlib.Path) -> Mapping[str, Space]:
       UserError: the file fails, has no `get_config`, or returns something else or nothing.
     """
     try:
-        get_config = runpy.run_path(str(path))["get_config"]
+        get_config = project.run(path)["get_config"]
     except KeyError as error:
         raise errors.UserError(f"{path} has no get_config()") from error
     except Exception as error:  # whatever the user's code raises
