@@ -109,9 +109,10 @@ def _prepared(config: Any, given: Any) -> Any:
         from rkbench import workloads
         from rkbench.workloads import datasets
 
-        if config.workload not in workloads.names():
-            raise UserError(f"--config.validation_examples is needed for {config.workload}")
-        published, _ = datasets.published(workloads.dataset_name(config.workload))
+        try:
+            published, _ = datasets.published(workloads.dataset_name(config.workload))
+        except UserError as error:
+            raise UserError(f"--config.validation_examples is needed: {error}") from error
         fields["validation_examples"] = (config.train_examples or published) // 10
     return changed(config, fields)
 

@@ -85,20 +85,26 @@ class Variant(NamedTuple):
     presets: Mapping[str, Preset] = {}
 
 
-def number(field: str, value: Any) -> Any:
+def number(field: str, value: Any, optimizer: str = "") -> Any:
     """The value of an optimizer's field; a float where the field is real, whatever its literal was.
+
+    Of an optimizer that is named and was registered, its own whole numbers count too.
 
     A numpy scalar becomes Python's number, as records hold it.
     """
     if hasattr(value, "item") and not getattr(value, "ndim", 0):
         value = value.item()
-    return float(value) if type(value) is int and field not in WHOLE else value
+    if type(value) is not int or field in WHOLE:
+        return value
+    plugged = _plugged(optimizer)
+    return value if plugged is not None and field in plugged.whole else float(value)
 
 
 def with_real_numbers(config: Any) -> Any:
     """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
     optimizer = config.optimizer
-    changed = {field: number(field, value) for field, value in optimizer.items()}
+    name = optimizer.get("name", "")
+    changed = {field: number(field, value, name) for field, value in optimizer.items()}
     if all(changed[field] is optimizer[field] for field in changed):
         return config
     copy = config.copy_and_resolve_references()
@@ -131,7 +137,7 @@ def with_variant(
         else:
             key, value = _setting(word, config.workload, variants)
             settings[key] = value
-    config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
+    config.optimizer = ConfigDict({"name": name, **_keywords(name)})
     config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
     if settings.get("step_size", "fixed") != "fixed":
         preset["learning_rate"] = None
@@ -142,11 +148,36 @@ def with_variant(
     return config
 
 
+def names() -> tuple[str, ...]:
+    """The optimizers that have a preset: those of rkbench, then those of plug-ins."""
+    from rkbench import plugins
+
+    return *OPTIMIZERS, *plugins.OPTIMIZERS.names()
+
+
+def _keywords(name: str) -> Mapping[str, Any]:
+    """The keywords of an optimizer that its config shows, with their defaults."""
+    plugged = _plugged(name)
+    return OPTIMIZERS.get(name, {}) if plugged is None else plugged.keywords
+
+
+def _plugged(name: str) -> Any:
+    """The optimizer of that name which a plug-in has registered, or None."""
+    if not name or name in OPTIMIZERS or name.startswith(OPTAX_PREFIX):
+        return None
+    from rkbench import plugins  # only where it is needed
+
+    return plugins.OPTIMIZERS.find(name)
+
+
 def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     if name.startswith(OPTAX_PREFIX):
         return _OPTAX_PRESET
-    if name not in presets and name not in OPTIMIZERS:
-        raise _unknown("optimizer", name, (*OPTIMIZERS, f"{OPTAX_PREFIX}<name>"))
+    plugged = None if name in presets else _plugged(name)
+    if plugged is not None and plugged.learning_rate is not None:
+        return {"learning_rate": plugged.learning_rate}
+    if plugged is None and name not in presets and name not in OPTIMIZERS:
+        raise _unknown("optimizer", name, (*names(), f"{OPTAX_PREFIX}<name>"))
     found = _of_optimizer(name, presets, None)
     if found is None:
         raise ValueError(f"this config has no preset for {name!r}, and none for {FAMILY!r}")
@@ -155,7 +186,7 @@ def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
 
 def _of_optimizer(name: str, presets: Mapping[str, Preset], default: Any) -> Any:
     """The preset of the optimizer, else that of its family, else `default`."""
-    is_runge_kutta = "preconditioner" in OPTIMIZERS.get(name, {})
+    is_runge_kutta = "preconditioner" in _keywords(name)
     return presets.get(name, presets.get(FAMILY, default) if is_runge_kutta else default)
 
 
@@ -194,7 +225,7 @@ def _set(config: Any, key: str, value: Any) -> None:
             raise _unknown("field", key, fields)
         holder, field = groups[fields[key]], key.removeprefix(f"{fields[key]}.")
     if holder is config.optimizer:
-        value = number(field, value)
+        value = number(field, value, config.optimizer.get("name", ""))
     try:
         holder[field] = value
     except TypeError:

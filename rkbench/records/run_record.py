@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 import rkbench
-from rkbench import __version__, errors, files, records
+from rkbench import __version__, errors, files, plugins, records
 from rkbench.configs import default
 from rkbench.configs.common import number
 
@@ -188,6 +188,17 @@ class Workdir:
     def check_data(self, data: Record) -> None:
         """Raises a UserError where the run has begun on other data than these."""
         self._check_same("data", data, "on other data; they differ in")
+
+    def check_plugins(self, used: Record) -> None:
+        """Raises a UserError where the run has begun with what another plug-in calls the same."""
+        recorded = self.record.get("plugins", used)
+        before, now = (
+            {kind: origin["plugin"] for kind, origin in told.items()} for told in (recorded, used)
+        )
+        if differing := differences(before, now):
+            raise errors.UserError(
+                f"{self.folder} was begun with other plug-ins: {'; '.join(differing)}"
+            )
 
     def check_numerics(self) -> None:
         """Raises a UserError where the run has begun under other `numerics`."""
@@ -371,7 +382,8 @@ def environment() -> Record:
         "commit": commit,
         "dirty": dirty,
         "versions": {"rkbench": __version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        | {package: importlib.metadata.version(package) for package in _PACKAGES}
+        | plugins.versions(),
     }
 
 

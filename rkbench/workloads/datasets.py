@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rkbench import plugins
 from rkbench.errors import UserError, unknown
 from rkbench.workloads import array_cache
 from rkbench.workloads.tfds_source import TfdsSource
@@ -139,9 +140,17 @@ def load(name: str, data_dir: str | None = None) -> ArrayDataset:
     Raises UserError for an unknown name, for data that is neither there nor downloadable, and for
     data that is damaged.
     """
-    if name not in _LOADERS:
-        raise unknown("dataset", name, _LOADERS)
-    return _LOADERS[name](data_dir)
+    loader = _LOADERS.get(name)
+    if loader is None and (plugged := plugins.DATASETS.find(name)) is not None:
+        loader = plugged.loader
+    if loader is None:
+        raise unknown("dataset", name, (*_LOADERS, *plugins.DATASETS.names()))
+    return loader(data_dir)
+
+
+def names() -> tuple[str, ...]:
+    """The names of rkbench's own datasets."""
+    return tuple(_SHAPES)
 
 
 def synthetic(name: str, examples: int) -> ArrayDataset:
@@ -149,7 +158,8 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
 
     Training and test set are the same `examples` images of random classes.
     """
-    shape, num_classes, max_value = _SHAPES[name]
+    plugged = None if name in _SHAPES else plugins.DATASETS.find(name)
+    shape, num_classes, max_value = _SHAPES[name] if plugged is None else plugged.shape
     rng = np.random.default_rng(0)
     split = {
         "image": rng.integers(0, max_value + 1, (examples, *shape), np.uint8),
@@ -160,7 +170,8 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
 
 def published(name: str) -> tuple[int, int]:
     """The number of (training, test) examples of the whole dataset `name`."""
-    return _PUBLISHED[name]
+    plugged = None if name in _PUBLISHED else plugins.DATASETS.find(name)
+    return _PUBLISHED[name] if plugged is None else plugged.published
 
 
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
@@ -203,7 +214,7 @@ def _from_cache(
 ) -> ArrayDataset:
     def made() -> array_cache.Arrays:
         arrays = make()
-        return arrays | {"sha256": np.array(_sha256(arrays))}
+        return arrays | {"sha256": np.array(digest_of(arrays))}
 
     arrays = array_cache.cached(f"{name}-{version}-{content}", made)
     return ArrayDataset(
@@ -215,12 +226,12 @@ def _from_cache(
         train={"image": arrays["train_image"], "label": arrays["train_label"]},
         test={"image": arrays["test_image"], "label": arrays["test_label"]},
         published=published,
-        sha256=str(arrays["sha256"]) if "sha256" in arrays else _sha256(arrays),
+        sha256=str(arrays["sha256"]) if "sha256" in arrays else digest_of(arrays),
     )
 
 
-def _sha256(arrays: array_cache.Arrays) -> str:
-    """Of the arrays, their names, shapes and dtypes: the same however they were stored."""
+def digest_of(arrays: array_cache.Arrays) -> str:
+    """The SHA-256 of arrays, names, shapes and dtypes: the same however they were stored."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
