@@ -165,14 +165,11 @@ class _HelpFlag(flags.BooleanFlag):
         super().parse(argument)
         if self.value:
             own = self._values.module_help(self._module).partition(":\n")[2]
-            inherited = sorted(f"--{name}" for name in self._values if not self._is_own(name))
+            absls = flags.FLAGS.flags_by_module_dict().get("absl.logging", [])
+            inherited = sorted(f"--{name}" for name in ("flagfile", *(f.name for f in absls)))
             more = textwrap.fill(f"absl's own: {', '.join(inherited)}", break_on_hyphens=False)
             print(f"{self._about}\nflags:\n{own}\n\n{more}")
             sys.exit(0)
-
-    def _is_own(self, name: str) -> bool:
-        owned = self._values.find_module_defining_flag(name) == self._module
-        return owned or len(name) == 1 or name.startswith("config")
 
 
 def flag_values(module: str) -> flags.FlagValues:
