@@ -156,7 +156,7 @@ def _origin() -> Origin:
     while frame is not None and _top(frame.f_globals) == "rkbench":
         frame = frame.f_back
     caller = {} if frame is None else frame.f_globals
-    top, file = _top(caller), pathlib.Path(caller.get("__file__") or "-")
+    top, file = _top(caller), pathlib.Path(caller.get("__file__") or "interactive")
     version = getattr(sys.modules.get(top), "__version__", None)
     if version is None:
         try:
