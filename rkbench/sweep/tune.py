@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rkbench.sweep.plan import Protocol, Tuning
-    from rkbench.sweep.results import Choice
+    from rkbench.sweep import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Swept:
       failures: {folder: why} of runs that failed.
     """
 
-    choices: "Sequence[Choice]"
+    choices: "Sequence[results.Choice]"
     compilations: Mapping[str, int]
     failures: Mapping[pathlib.Path, str]
 
