@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rkbench.sweep.plan import Protocol, Tuning
     from rkbench.sweep import results
+    from rkbench.sweep.plan import Protocol, Tuning
 
 
 @dataclasses.dataclass(frozen=True)
