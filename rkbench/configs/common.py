@@ -85,7 +85,7 @@ class Variant(NamedTuple):
     presets: Mapping[str, Preset] = {}
 
 
-def number(field: str, value: Any, optimizer: str = "") -> Any:
+def number(field: str, value: Any, optimizer: Any = None) -> Any:
     """The value of an optimizer's field; a float where the field is real, whatever its literal was.
 
     Of an optimizer that is named and was registered, its own whole numbers count too.
@@ -102,8 +102,10 @@ def number(field: str, value: Any, optimizer: str = "") -> Any:
 
 def with_real_numbers(config: Any) -> Any:
     """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
-    optimizer = config.optimizer
-    name = optimizer.get("name", "")
+    optimizer = config.get("optimizer")
+    if not isinstance(optimizer, ConfigDict):  # the trainer says what is missing
+        return config
+    name = optimizer.get("name")
     changed = {field: number(field, value, name) for field, value in optimizer.items()}
     if all(changed[field] is optimizer[field] for field in changed):
         return config
@@ -161,9 +163,9 @@ def _keywords(name: str) -> Mapping[str, Any]:
     return OPTIMIZERS.get(name, {}) if plugged is None else plugged.keywords
 
 
-def _plugged(name: str) -> Any:
+def _plugged(name: Any) -> Any:
     """The optimizer of that name which a plug-in has registered, or None."""
-    if not name or name in OPTIMIZERS or name.startswith(OPTAX_PREFIX):
+    if not isinstance(name, str) or name in OPTIMIZERS or name.startswith(OPTAX_PREFIX):
         return None
     from rkbench import plugins  # only where it is needed
 
@@ -225,7 +227,7 @@ def _set(config: Any, key: str, value: Any) -> None:
             raise _unknown("field", key, fields)
         holder, field = groups[fields[key]], key.removeprefix(f"{fields[key]}.")
     if holder is config.optimizer:
-        value = number(field, value, config.optimizer.get("name", ""))
+        value = number(field, value, config.optimizer.get("name"))
     try:
         holder[field] = value
     except TypeError:
