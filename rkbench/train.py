@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rkbench import errors, paths
+from rkbench import errors, paths, plugins
 from rkbench.records import metrics, summary
 from rkbench.records.identity import differences
 from rkbench.records.provenance import environment
@@ -160,10 +160,17 @@ def _workdir(folder: pathlib.Path, experiment: Experiment) -> Workdir:
 def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[RunLog]]:
     """Gives the runs' logs, and keeps in their records what goes on and how it ends."""
     data = experiment.workload.provenance
-    for run in runs:
+    used = [
+        plugins.used(
+            run.record["config"]["optimizer"]["name"], experiment.config.workload, data.get("name")
+        )
+        for run in runs
+    ]
+    for run, own in zip(runs, used, strict=True):
         run.check_data(data)
+        run.check_plugins(own)
         run.check_numerics()  # of all runs, before one of them is written
-    for run in runs:
+    for run, own in zip(runs, used, strict=True):
         finished = set(_finished_seeds(run))
         logs = run.record.get("logs", {})
         run.begin(
@@ -171,6 +178,7 @@ def _running(experiment: Experiment, runs: Sequence[Workdir]) -> Iterator[list[R
             compiled_loops=experiment.programs.loop,
             seeds=[entry for entry in run.record.get("seeds", []) if entry["seed"] in finished],
             logs={seed: logged for seed, logged in logs.items() if int(seed) in finished},
+            **({"plugins": own} if own else {}),
         )
     tensorboard, writes = experiment.config.tensorboard, distributed.is_primary()
     written = [RunLog(run.folder, tensorboard, writes) for run in runs]

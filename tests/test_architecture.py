@@ -11,7 +11,7 @@ ROOT = pathlib.Path(rkbench.__file__).parent
 
 # From the bottom to the top. A module may import from its own layer and from those before it.
 LAYERS = (
-    ("__init__", "texts", "errors", "files", "paths"),
+    ("__init__", "texts", "errors", "files", "paths", "plugins"),
     ("rk", "records", "workloads", "configs", "statistics"),
     ("optimizers", "drawing"),
     ("step",),

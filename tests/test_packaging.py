@@ -2,11 +2,15 @@
 
 import ast
 import importlib.metadata
+import json
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 import yaml
@@ -130,3 +134,76 @@ def test_importing_the_package_imports_nothing_heavy():
     program = f"import sys, rkbench; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+# What pip builds of a folder: a wheel, and one for `pip install --editable`.
+BUILD = """
+from setuptools import build_meta
+build_meta.build_wheel("wheel"), build_meta.build_editable("editable")
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Copies of the sources with a wheel and an editable wheel, unpacked as pip would."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rkbench", source / "rkbench", ignore=ignored)
+    for name in ("configs", "workloads"):
+        (source / name).symlink_to(pathlib.Path("rkbench", name))
+    for form in ("wheel", "editable"):
+        (source / form).mkdir()
+    subprocess.run([sys.executable, "-c", BUILD], cwd=source, check=True, capture_output=True)
+    for form in ("wheel", "editable"):
+        (wheel,) = (source / form).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(source / form)
+        wheel.unlink()
+    return source
+
+
+def test_the_wheel_holds_rkbench_and_nothing_else(installed):
+    folders = [path for path in (installed / "wheel").iterdir() if path.suffix != ".dist-info"]
+    assert [folder.name for folder in folders] == ["rkbench"]
+    sources = {path.relative_to(ROOT) for path in (ROOT / "rkbench").rglob("*") if path.is_file()}
+    packed = {path.relative_to(installed / "wheel") for path in folders[0].rglob("*")}
+    assert {path for path in sources if path.suffix != ".pyc"} - packed == set()
+    assert pathlib.Path("rkbench/configs/sweeps/learning_rate.py") in packed
+    assert pathlib.Path("rkbench/report/assets/page.html") in packed
+
+
+@pytest.mark.parametrize(
+    ("form", "ways"), [("wheel", ["console", "module", "python"]), ("editable", ["console"])]
+)
+def test_a_project_with_configs_and_workloads_of_its_own_trains_in_every_way(
+    installed, form, ways, tmp_path
+):
+    for folder in ("configs", "workloads"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "workloads" / "penalty.py").write_text("L2 = 0.125\n")
+    (tmp_path / "configs" / "mine.py").write_text(
+        "from rkbench.configs import digits_mlp\n"
+        "from workloads import penalty\n"
+        "import configs\n"
+        "def get_config(variant='adam'):\n"
+        "    config = digits_mlp.get_config(variant)\n"
+        "    config.l2 = penalty.L2\n"
+        "    return config\n"
+    )
+    program = [sys.executable, ROOT / "tests" / "in_a_project.py", installed / form, ROOT, *ways]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    package = installed / ("wheel" if form == "wheel" else "") / "rkbench" / "__init__.py"
+    for way in ways:
+        assert json.loads((tmp_path / f"{way}.json").read_text()) == {
+            "status": "done",
+            "l2": 0.125,
+            "rkbench": str(package),
+            "configs": str(tmp_path / "configs" / "__init__.py"),
+            "workloads": str(tmp_path / "workloads" / "__init__.py"),
+        }

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from rkbench import errors
+from rkbench import __version__, errors
 from rkbench.commands import command_line
 
 # name: (module with a `run(argv)`, what it does)
@@ -44,7 +44,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "rkbench COMMAND --help says more.",
+            "rkbench COMMAND --help, or rkbench help COMMAND, says more; rkbench --version which.",
         ]
     )
 
@@ -54,7 +54,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     with command_line.user_errors():
         if not arguments or arguments[0] in ("-h", "--help", "help"):
-            print(_help())
+            if not arguments[1:]:
+                print(_help())
+                return
+            arguments = [arguments[1], "--help"]
+        if arguments[0] == "--version":
+            print(f"rkbench {__version__}")
             return
         if arguments[0] not in _COMMANDS:
             raise errors.unknown("command", arguments[0], _COMMANDS)

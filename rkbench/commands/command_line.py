@@ -9,7 +9,8 @@ import pathlib
 import re
 import select
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -85,10 +86,35 @@ def _end(error: Exception) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are `UserError`s: one line, without the usage."""
+    """A parser whose mistakes are `UserError`s: one line, without the usage.
+
+    Its flags have underscores, as absl's and the fields of configs; `--draw-only` is `--draw_only`.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(spelled(given, self._option_string_actions), namespace)
 
     def error(self, message: str) -> NoReturn:
         raise errors.UserError(message)
+
+
+def spelled(arguments: Iterable[str], names: Container[str], prefix: str = "") -> list[str]:
+    """The arguments, in which a flag with dashes stands as the one with underscores.
+
+    Args:
+      arguments: of a command line; what comes after `--` stays.
+      names: of the flags there are.
+      prefix: what the names lack of "--".
+    """
+    found, flags_end = [], False
+    for argument in arguments:
+        flags_end = flags_end or argument == "--"
+        flag, equals, value = argument.partition("=")
+        own = f"--{flag[2:].replace('-', '_')}"
+        is_flag = not flags_end and flag.startswith("--") and own.removeprefix(prefix) in names
+        found.append(f"{own}{equals}{value}" if is_flag else argument)
+    return found
 
 
 def folder_path(text: str) -> pathlib.Path:
@@ -138,7 +164,11 @@ class _HelpFlag(flags.BooleanFlag):
     def parse(self, argument: Any) -> None:
         super().parse(argument)
         if self.value:
-            print(f"{self._about}\n{self._values.module_help(self._module)}")
+            own = self._values.module_help(self._module).partition(":\n")[2]
+            absls = flags.FLAGS.flags_by_module_dict().get("absl.logging", [])
+            inherited = sorted(f"--{name}" for name in ("flagfile", *(f.name for f in absls)))
+            more = textwrap.fill(f"absl's own: {', '.join(inherited)}", break_on_hyphens=False)
+            print(f"{self._about}\nflags:\n{own}\n\n{more}")
             sys.exit(0)
 
 
@@ -167,6 +197,7 @@ def parse_flags(argv: list[str], values: flags.FlagValues) -> None:
     try:
         # Here rather than by absl, which looks for flag files up to the first `--flag value` only.
         arguments = values.read_flags_from_files(argv[1:], force_gnu=True)
+        arguments = spelled(arguments, values, "--")
         rest = values([argv[0], *arguments])[1:]
     except errors.UserError:
         raise

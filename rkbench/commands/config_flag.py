@@ -10,7 +10,6 @@ import ast
 import dataclasses
 import os
 import pathlib
-import runpy
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from ml_collections.config_flags import tuple_parser
 
 from rkbench import configs, errors, paths
 from rkbench.configs.common import with_real_numbers
+from rkbench.plugins import project
 
 NONE = "None"
 _INSTALLED = pathlib.Path(configs.__file__).parents[1]
@@ -61,11 +61,13 @@ class ConfigArgument:
 def load(file: pathlib.Path, variant: str | None) -> ConfigDict:
     """What the file's `get_config(variant)` returns. The file is code: trust it.
 
+    It may import the modules of its project: see `rkbench.plugins.project`.
+
     Raises:
       UserError: the file fails, or that is no ConfigDict.
     """
     try:
-        get_config = runpy.run_path(str(file))["get_config"]
+        get_config = project.run(file)["get_config"]
         config = get_config() if variant is None else get_config(variant)
     except errors.UserError:
         raise

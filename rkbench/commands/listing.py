@@ -3,7 +3,7 @@
 import ast
 import pathlib
 
-from rkbench import configs, workloads
+from rkbench import configs, plugins, workloads
 from rkbench.commands.command_line import Parser
 from rkbench.configs import common
 
@@ -16,6 +16,8 @@ def run(argv: list[str]) -> None:
     for name, keywords in common.OPTIMIZERS.items():
         own = ", ".join(f"{keyword}={value!r}" for keyword, value in keywords.items())
         print(f"  {name:<24}{own}")
+    for name in plugins.OPTIMIZERS.names():
+        print(f"  {name:<24}a plug-in")
     print(f"  {'optax:NAME':<24}any optimizer that optax exports, with optax's keywords")
     print("\nConfigs (configs/NAME.py:OPTIMIZER[,WORD...][,KEY=VALUE...])")
     for file in sorted(pathlib.Path(configs.__file__).parent.glob("[a-z]*_*.py")):

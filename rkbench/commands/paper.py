@@ -76,17 +76,17 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
         "--only", help="train and draw only runs whose name contains one of these words: a,b"
     )
     parser.add_argument("--seeds", help="instead of the scale's, as 0,1,2")
-    parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
+    parser.add_argument("--dry_run", action="store_true", help="show the runs and their cost")
     parser.add_argument(
         "--manifest", type=output_path, help="write the missing runs to this file, for scripts/"
     )
     parser.add_argument(
-        "--no-hours",
+        "--no_hours",
         dest="hours",
         action="store_false",
         help="with the two above: count gradient evaluations, but time nothing",
     )
-    parser.add_argument("--draw-only", action="store_true", help="draw from the records there are")
+    parser.add_argument("--draw_only", action="store_true", help="draw from the records there are")
     parser.add_argument(
         "--axis",
         default="step",
@@ -182,7 +182,7 @@ def _check_drawable(places: plan.Places, runs: list[PaperRun]) -> None:
     if not places.records(runs):
         raise UserError(
             f"nothing to draw: {places.results}/records/{places.scale} has none of the {len(runs)} "
-            "runs; without --draw-only they are trained first"
+            "runs; without --draw_only they are trained first"
         )
 
 

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> None:
     parser = Parser(prog=argv[0], description=__doc__)
     parser.add_argument("--workdir", type=folder_path, default=pathlib.Path("runs/quickstart"))
     parser.add_argument(
-        "--draw-only", action="store_true", help="draw from the runs that are there"
+        "--draw_only", action="store_true", help="draw from the runs that are there"
     )
     arguments = parser.parse_args(argv[1:])
     if not arguments.draw_only:

@@ -12,7 +12,6 @@ import time
 
 from rkbench import report
 from rkbench.commands import command_line
-from rkbench.errors import UserError
 
 
 def run(argv: list[str]) -> None:
@@ -44,14 +43,15 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--title", default="rkbench report")
     arguments = parser.parse_args(argv[1:])
 
-    from rkbench.report import content, page
-
-    if arguments.max_points < 4:
-        raise UserError(f"--max_points={arguments.max_points} must be at least 4")
     targets = None if arguments.target is None else command_line.targets(arguments.target)
     begin = time.monotonic()
-    told = content.content(arguments.folders, arguments.max_points, targets)
-    report.write(page.html(told, arguments.title), arguments.output)
+    told = report.report(
+        arguments.folders,
+        arguments.output,
+        max_points=arguments.max_points,
+        targets=targets,
+        title=arguments.title,
+    )
     for kind, lines in (("warning", told["warnings"]), ("left out", told["omissions"])):
         for line in lines:
             print(f"{kind}: {line}", file=sys.stderr)

@@ -34,17 +34,20 @@ def run(argv: list[str]) -> None:
     if not values.workdir:
         raise UserError("--workdir is missing: the folder of the sweep")
     shard = _shard(values.shard)
-    from rkbench.sweep import plan, space, tune  # JAX loads only when it is needed
+    from rkbench import sweep  # JAX loads only when it is needed
+    from rkbench.sweep import output, space
 
     protocol = _protocol(values)
     workdir = paths.local(values.workdir)
     spaces = space.load(config_flag.find_file("space", values.space, SPACES, "[a-z]*_*.py"))
-    tunings = []
-    for config in _configs(values, protocol.gradient_evaluations is not None):
-        own = space.of_optimizer(spaces, config)
-        tunings.append(plan.tuning(config, own, protocol, workdir))
+    configs = _configs(values, protocol.gradient_evaluations is not None)
     with preemption.handled():
-        tune.sweep(tunings, protocol, workdir, shard)
+        swept = sweep.sweep(configs, spaces, workdir, protocol, shard)
+    print(output.text(swept.choices, protocol, swept.compilations))
+    print(f"\n{workdir / output.FILE}")
+    if swept.failures:
+        failed = "; ".join(f"{folder}: {why}" for folder, why in swept.failures.items())
+        raise UserError(f"{len(swept.failures)} runs failed: {failed}")
 
 
 def _flags() -> flags.FlagValues:
@@ -109,9 +112,10 @@ def _prepared(config: Any, given: Any) -> Any:
         from rkbench import workloads
         from rkbench.workloads import datasets
 
-        if config.workload not in workloads.names():
-            raise UserError(f"--config.validation_examples is needed for {config.workload}")
-        published, _ = datasets.published(workloads.dataset_name(config.workload))
+        try:
+            published, _ = datasets.published(workloads.dataset_name(config.workload))
+        except UserError as error:
+            raise UserError(f"--config.validation_examples is needed: {error}") from error
         fields["validation_examples"] = (config.train_examples or published) // 10
     return changed(config, fields)
 

@@ -1,5 +1,6 @@
-"""`python -m rkbench.main --config=configs/mnist_mlp.py:rk4 --workdir=DIR`: trains one config.
+"""`rkbench train --config=configs/mnist_mlp.py:rk4 --workdir=DIR`: trains one config.
 
+`python -m rkbench.main` does the same.
 Any field of the config can be overridden: `--config.total_steps=1000 --config.seeds=0,1`. The same
 command run again resumes. Config files are Python code: run only those that you trust.
 """

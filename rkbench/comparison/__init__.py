@@ -3,8 +3,33 @@
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rkbench.errors import because
+
+if TYPE_CHECKING:
+    from rkbench.comparison.pictures import Compared
+
+
+def compare(
+    folders: Sequence[pathlib.Path],
+    metric: str | None = None,
+    goals: Mapping[str, float] | float | None = None,
+) -> "Compared":
+    """Scores, robustness and profiles of the runs in or below the folders; draws nothing.
+
+    Args:
+      folders: with runs.
+      metric: None: test/accuracy, or what there is instead.
+      goals: of the profiles, one for all or one a task; None: near the best of each task.
+
+    Raises:
+      UserError: no runs, no such metric or task.
+    """
+    from rkbench.comparison.pictures import Compared
+    from rkbench.scoring import collect
+
+    return Compared.of(collect(folders), metric, goals)
 
 
 def draw(

@@ -40,20 +40,28 @@ class Variant(NamedTuple):
     presets: Mapping[str, Preset] = {}
 
 
-def number(field: str, value: Any) -> Any:
+def number(field: str, value: Any, optimizer: Any = None) -> Any:
     """The value of an optimizer's field; a float where the field is real, whatever its literal was.
+
+    Of an optimizer that is named and was registered, its own whole numbers count too.
 
     A numpy scalar becomes Python's number, as records hold it.
     """
     if hasattr(value, "item") and not getattr(value, "ndim", 0):
         value = value.item()
-    return float(value) if type(value) is int and not is_whole(field) else value
+    if type(value) is not int or is_whole(field):
+        return value
+    plugged = _plugged(optimizer)
+    return value if plugged is not None and field in plugged.whole else float(value)
 
 
 def with_real_numbers(config: Any) -> Any:
     """`config` itself, or where its optimizer has an integer in a real field a copy with floats."""
-    optimizer = config.get("optimizer", {})  # a config that lacks it is refused when it is checked
-    changed = {field: number(field, value) for field, value in optimizer.items()}
+    optimizer = config.get("optimizer")
+    if not isinstance(optimizer, ConfigDict):  # the trainer says what is missing
+        return config
+    name = optimizer.get("name")
+    changed = {field: number(field, value, name) for field, value in optimizer.items()}
     if all(changed[field] is optimizer[field] for field in changed):
         return config
     copy = config.copy_and_resolve_references()
@@ -86,7 +94,7 @@ def with_variant(
         else:
             key, value = _setting(word, config.workload, variants)
             settings[key] = value
-    config.optimizer = ConfigDict({"name": name, **OPTIMIZERS.get(name, {})})
+    config.optimizer = ConfigDict({"name": name, **_keywords(name)})
     config.optimizer["learning_rate"] = config_dict.placeholder(float)  # None: a rule chooses it
     if settings.get("step_size", "fixed") != "fixed":
         preset["learning_rate"] = None
@@ -97,11 +105,37 @@ def with_variant(
     return config
 
 
+def names() -> tuple[str, ...]:
+    """The optimizers that have a preset: those of rkbench, then those of plug-ins."""
+    from rkbench import plugins
+
+    return *OPTIMIZERS, *plugins.OPTIMIZERS.names()
+
+
+def _keywords(name: str) -> Mapping[str, Any]:
+    """The keywords of an optimizer that its config shows, with their defaults."""
+    plugged = _plugged(name)
+    return OPTIMIZERS.get(name, {}) if plugged is None else plugged.keywords
+
+
+def _plugged(name: Any) -> Any:
+    """The optimizer of that name which a plug-in has registered, or None."""
+    if not isinstance(name, str) or name in OPTIMIZERS or name.startswith(OPTAX_PREFIX):
+        return None
+    from rkbench import plugins  # only where it is needed
+
+    return plugins.OPTIMIZERS.find(name)
+
+
 def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     if name.startswith(OPTAX_PREFIX):
         return _NO_PRESET
+    plugged = None if name in presets or name in OPTIMIZERS else _plugged(name)
+    if plugged is not None:
+        rate = plugged.learning_rate
+        return presets.get(FAMILY, _NO_PRESET) if rate is None else {"learning_rate": rate}
     if name not in presets and name not in OPTIMIZERS:
-        raise _unknown("optimizer", name, (*OPTIMIZERS, f"{OPTAX_PREFIX}<name>"))
+        raise _unknown("optimizer", name, (*names(), f"{OPTAX_PREFIX}<name>"))
     if name in presets or not optimizers.is_method(name):
         return presets.get(name, _NO_PRESET)
     preset = presets.get(FAMILY, _NO_PRESET)
@@ -118,9 +152,8 @@ def _of_word(name: str, presets: Mapping[str, Preset], base: Mapping[str, Preset
 
     A composed method with a preset of its own keeps that.
     """
-    of_family = optimizers.is_plain_method(name) or (
-        optimizers.is_method(name) and name not in base
-    )
+    is_method = optimizers.is_method(name) or "preconditioner" in _keywords(name)
+    of_family = optimizers.is_plain_method(name) or (is_method and name not in base)
     if name in presets or not of_family:
         return presets.get(name, {})
     return {**presets.get(FAMILY, {}), **_own_step_size(name)}
@@ -161,7 +194,7 @@ def _set(config: Any, key: str, value: Any) -> None:
             raise _unknown("field", key, fields)
         holder, field = groups[fields[key]], key.removeprefix(f"{fields[key]}.")
     if holder is config.optimizer:
-        value = number(field, value)
+        value = number(field, value, config.optimizer.get("name"))
     try:
         holder[field] = value
     except TypeError:

@@ -5,23 +5,27 @@
     optimizers.grad_evals(state)  # 2
 
 To add a Runge-Kutta method, add a tableau to `rkbench/rk/tableaus.py`; to add another baseline,
-a row to `rkbench/configs/optimizers.py`. Beside `create` stand the helpers of `combine.py` for
-optax's wrappers and others' loops, and flax's `TrainState` for optimizers that take a `grad_fn`.
+a row to `rkbench/configs/optimizers.py`; from outside, `register` adds either. Beside `create`
+stand the helpers of `combine.py` for optax's wrappers and others' loops, and flax's `TrainState`
+for optimizers that take a `grad_fn`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
 
+from rkbench import plugins
 from rkbench.errors import UserError, unknown
+from rkbench.optimizers import registered
 from rkbench.optimizers.baselines import (
     BASELINES,
     EVAL_PARAMS,
     NOT_REGISTERED,
     Baseline,
     CountGradEvalsState,
+    Evaluations,
     Spending,
     optax_optimizers,
 )
@@ -52,14 +56,51 @@ __all__ = [
     "learning_rate_groups",
     "masked_grad_fn",
     "names",
+    "register",
     "spending",
     "step_size",
 ]
 
 
 def names() -> tuple[str, ...]:
-    """Every registered name: Runge-Kutta methods, baselines, then optax's optimizers."""
-    return tuple(_registry())
+    """Every registered name: Runge-Kutta methods, baselines, optax's optimizers, then plug-ins'."""
+    return *_own(), *plugins.OPTIMIZERS.names()
+
+
+def register(
+    name: str,
+    method: registered.Factory | Tableau,
+    *,
+    learning_rate: float | None = None,
+    evaluations: int | Evaluations = 1,
+    extra_args: Sequence[str] = ("value",),
+) -> None:
+    """Adds an optimizer of one's own: to `create`, to all configs' variants and to `rkbench list`.
+
+    Args:
+      name: letters, digits, _ and -; none of rkbench's own.
+      method: a tableau, which then composes with all parts of the Runge-Kutta methods; or a
+        function as optax's, of `learning_rate` and keywords, that returns a gradient
+        transformation. Keywords whose default is a whole number take whole numbers.
+      learning_rate: what configs set where the variant sets none; None: 0.001, and for a tableau
+        what the config has for Runge-Kutta methods.
+      evaluations: the gradient evaluations that a step spends, its incoming gradient included: a
+        number, or a function of the optimizer's state before and after the step.
+      extra_args: which of `value`, `grad`, `value_fn` and `grad_fn` its `update` takes.
+
+    The same plug-in may register a name again. See `rkbench.plugins`.
+
+    Raises:
+      UserError: the name is taken or no name, or the function has no `learning_rate`.
+    """
+    registered.add(
+        _own(),
+        name,
+        method,
+        learning_rate=learning_rate,
+        evaluations=evaluations,
+        extra_args=extra_args,
+    )
 
 
 def hyperparameters(name: str | Tableau, **given: Any) -> dict[str, Any]:
@@ -155,7 +196,7 @@ def spending(name: str | Tableau) -> Spending:
     return _entry(name).spending
 
 
-def _registry() -> dict[str, RungeKuttaMethod | Baseline]:
+def _own() -> dict[str, RungeKuttaMethod | Baseline]:
     return {**RK_METHODS, **BASELINES, **optax_optimizers()}
 
 
@@ -167,9 +208,11 @@ def _entry(name: str | Tableau) -> RungeKuttaMethod | Baseline:
         raise UserError(f"an optimizer is a name or a Tableau, not {name!r}")
     if name in NOT_REGISTERED:
         raise UserError(f"optimizer {name!r} cannot be run: {NOT_REGISTERED[name]}")
-    if name not in _registry():
-        raise unknown("optimizer", name, _registry())
-    return _registry()[name]
+    if (own := _own().get(name)) is not None:
+        return own
+    if (plugged := plugins.OPTIMIZERS.find(name)) is not None:
+        return plugged.entry
+    raise unknown("optimizer", name, names())
 
 
 def __getattr__(name: str) -> Any:

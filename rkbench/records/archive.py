@@ -74,11 +74,13 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
     """The record of all the runs' seeds; see `archive`."""
     first = runs[0].record
     config, data = identity.comparable(first), dict(first.get("data") or {})
+    used = first.get("plugins", {})
     for run in runs:
         if run.record.get("status") not in summary.ENDS:
             raise UserError(f"{run.folder} is not finished: {run.record.get('status')!r}")
         differing = identity.differences(identity.comparable(run.record), config)
         differing += identity.data_differences(run.record.get("data") or {}, data)
+        differing += identity.differences(run.record.get("plugins", {}), used)
         if differing:
             reason = "; ".join(differing)
             raise UserError(f"{run.folder} and {runs[0].folder} differ in {reason}")
@@ -91,6 +93,7 @@ def merged(runs: Sequence[Run]) -> dict[str, Any]:
         "parts": _joined([part for run in runs for part in parts(run)]),
         "data": data or None,
         **_common_numerics(runs),
+        **({"plugins": used} if used else {}),
         "parameters": first.get("parameters"),
         **summary.of_run(seeds),
         "seeds": seeds,

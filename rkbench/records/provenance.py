@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import rkbench
+from rkbench import plugins
 from rkbench.records.schemas import Object
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "clu")
@@ -80,7 +81,8 @@ def environment() -> Object:
         "commit": commit,
         "dirty": dirty,
         "versions": {"rkbench": rkbench.__version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        | {package: importlib.metadata.version(package) for package in _PACKAGES}
+        | plugins.versions(),
     }
 
 

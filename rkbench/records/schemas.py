@@ -101,6 +101,14 @@ class Fingerprint(TypedDict):
     sha256: str
 
 
+class Plugin(TypedDict):
+    """What of a run comes from a plug-in, by kind; see `plugins.used`."""
+
+    name: str
+    plugin: str
+    version: str
+
+
 class RunRecord(Origin, total=False):
     """run.json."""
 
@@ -109,6 +117,7 @@ class RunRecord(Origin, total=False):
     data: Data | None
     groups: list[list[Whole]]
     numerics: Object
+    plugins: dict[str, Plugin]
     logs: dict[str, Fingerprint]
     parts: list[Part]
     seeds: list[Entry]

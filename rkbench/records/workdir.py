@@ -85,6 +85,17 @@ class Workdir:
         """Raises a UserError where the run has begun on other data than these."""
         self._check_same("data", data, "on other data; they differ in")
 
+    def check_plugins(self, used: Object) -> None:
+        """Raises a UserError where the run has begun with what another plug-in calls the same."""
+        recorded = self.record.get("plugins", used)
+        before, now = (
+            {kind: origin["plugin"] for kind, origin in told.items()} for told in (recorded, used)
+        )
+        if differing := identity.differences(before, now):
+            raise errors.UserError(
+                f"{self.folder} was begun with other plug-ins: {'; '.join(differing)}"
+            )
+
     def check_numerics(self) -> None:
         """Raises a UserError where the run has begun under other `numerics`."""
         self._check_same(

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import runpy
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -10,6 +9,7 @@ from rkbench import errors
 from rkbench.configs import default
 from rkbench.configs.fields import Role
 from rkbench.configs.sweeps.distributions import Choice, Fixed, LogUniform, Uniform
+from rkbench.plugins import project
 from rkbench.scoring.collect import flat
 
 Range = LogUniform | Uniform
@@ -28,7 +28,7 @@ def load(path: pathlib.Path) -> Mapping[str, Space]:
       UserError: the file fails, has no `get_config`, or returns something else or nothing.
     """
     try:
-        get_config = runpy.run_path(str(path))["get_config"]
+        get_config = project.run(path)["get_config"]
     except KeyError as error:
         raise errors.UserError(f"{path} has no get_config()") from error
     except Exception as error:  # whatever the user's code raises

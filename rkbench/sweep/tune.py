@@ -1,14 +1,49 @@
-"""A sweep from its trials to its choices: trains what is missing, chooses, reports."""
+"""A sweep from its trials to its choices: trains what is missing, and chooses."""
 
+import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from rkbench.errors import UserError
+if TYPE_CHECKING:
+    from rkbench.sweep import results
+    from rkbench.sweep.plan import Protocol, Tuning
 
 
-def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: tuple[int, int]):
-    """Trains what is missing of this shard, (i, n) with i from 0, chooses, and reports."""
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """What a sweep came to.
+
+    Attributes:
+      choices: one an optimizer: its trials with their results, the best, and warnings.
+      compilations: the programs that were compiled for each optimizer.
+      failures: {folder: why} of runs that failed.
+    """
+
+    choices: "Sequence[results.Choice]"
+    compilations: Mapping[str, int]
+    failures: Mapping[pathlib.Path, str]
+
+
+def sweep(
+    tunings: "Sequence[Tuning]",
+    protocol: "Protocol",
+    workdir: pathlib.Path,
+    shard: tuple[int, int] = (0, 1),
+) -> Swept:
+    """Trains what is missing of this shard, (i, n) with i from 0, and chooses.
+
+    The same call goes on where it stopped; `workdir`/sweep.json holds what is returned.
+
+    Args:
+      tunings: of `plan.tuning`, one an optimizer.
+      protocol: what they have in common.
+      workdir: the sweep's folder, that of the tunings.
+      shard: (0, 1): everything.
+
+    Raises:
+      UserError: a config cannot work, or the folder cannot be used. Nothing is written then.
+    """
     from rkbench.records import provenance
     from rkbench.step import compilation
     from rkbench.sweep import output, results
@@ -36,7 +71,7 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         output.write(workdir, found, protocol, trainer.compilations, origin)
         return found
 
-    def rerun(tuning: Any) -> None:
+    def rerun(tuning: "Tuning") -> None:
         best = results.choose(tuning, protocol, trainer.failures).best
         if tuning in reruns and best is not None:
             trainer.train(tuning, [tuning.chosen(best.trial, protocol)], protocol)
@@ -47,8 +82,4 @@ def sweep(tunings: Sequence[Any], protocol: Any, workdir: pathlib.Path, shard: t
         rerun(one)  # now, as the program is compiled
     for one in tunings:
         rerun(one)  # those that had to wait for other shards
-    print(output.text(choose(), protocol, trainer.compilations))
-    print(f"\n{workdir / output.FILE}")
-    if trainer.failures:
-        failed = "; ".join(f"{folder}: {why}" for folder, why in trainer.failures.items())
-        raise UserError(f"{len(trainer.failures)} runs failed: {failed}")
+    return Swept(choose(), trainer.compilations, trainer.failures)

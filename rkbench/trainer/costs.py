@@ -144,7 +144,7 @@ def table() -> str:
     rows: list[tables.Row] = [
         (*header, "gradients a step", "GFLOP a step", "steps", "PFLOP in all")
     ]
-    for name in workloads.names():
+    for name in workloads.own_names():
         get_config = importlib.import_module(f"rkbench.configs.{name}").get_config
         cost = of_workload(get_config())
         for config in (get_config(), get_config("rk4")):

@@ -2,12 +2,19 @@
 
 To add one that classifies images, give it a row in `_IMAGE_CLASSIFICATION`: the name of its
 dataset and a factory of its model. For another kind, write a factory `(config, dataset or None,
-batch axes) -> Workload` and give it a row in `_WORKLOADS`.
+batch axes) -> Workload` and give it a row in `_WORKLOADS`. From outside, `register` adds one
+of either kind.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rkbench import plugins
+from rkbench.workloads.registered import register_dataset
+
+__all__ = ["create", "dataset_name", "names", "own_names", "register", "register_dataset"]
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -167,18 +174,83 @@ _IMAGE_CLASSIFICATION = {
     "mnist_mlp": ("mnist", _mlp),
 }
 
+_Factory = Callable[[Any, "Dataset | None", tuple[str, ...]], "Workload"]
+
 # Those of other kinds.
-_WORKLOADS: dict[str, Callable[[Any, "Dataset | None", tuple[str, ...]], "Workload"]] = {}
+_WORKLOADS: dict[str, _Factory] = {}
 
 
 def names() -> tuple[str, ...]:
-    """The names of the workloads, sorted."""
+    """The names of the workloads, sorted: rkbench's own, then those of plug-ins."""
+    return *own_names(), *sorted(plugins.WORKLOADS.names())
+
+
+def own_names() -> tuple[str, ...]:
+    """The names of rkbench's own workloads, sorted: each has a config of the same name."""
     return tuple(sorted({*_IMAGE_CLASSIFICATION, *_WORKLOADS}))
 
 
 def dataset_name(workload: str) -> str:
-    """The dataset of a workload that classifies images, by TFDS's name."""
-    return _IMAGE_CLASSIFICATION[workload][0]
+    """The dataset of a workload that classifies images, by TFDS's name.
+
+    Raises:
+      UserError: it is of another kind, or there is no such workload.
+    """
+    if workload in _IMAGE_CLASSIFICATION:
+        return _IMAGE_CLASSIFICATION[workload][0]
+    plugged = plugins.WORKLOADS.find(workload)
+    if plugged is None or plugged.dataset is None:
+        from rkbench.errors import UserError
+
+        raise UserError(f"the dataset of workload {workload!r} is not known")
+    return plugged.dataset
+
+
+class _Plugged(NamedTuple):
+    """A workload that was registered: its factory, and its dataset where it classifies images."""
+
+    factory: _Factory
+    dataset: str | None
+
+
+def register(
+    name: str,
+    factory: _Factory | None = None,
+    *,
+    dataset: str | None = None,
+    model: Callable[[Any, int], "nn.Module"] | None = None,
+    convolves: bool = True,
+) -> None:
+    """Adds a workload of one's own, which `config.workload` then names.
+
+    Either a workload that classifies images, by `dataset` and `model`, or any other by `factory`.
+
+    Args:
+      name: letters, digits, _ and -; none of rkbench's own.
+      factory: (config, dataset or None, mesh axes of a batch) -> a `workloads.base.Workload`.
+      dataset: the name of rkbench's dataset, or of one that `register_dataset` has added.
+      model: (config, number of classes) -> a Flax module that is called with (images, train=bool).
+        Its sizes come from the config's group `model`.
+      convolves: whether the model runs XLA's convolution, which on CPUs is slow in compiled loops.
+
+    The same plug-in may register a name again. See `rkbench.plugins`.
+
+    Raises:
+      UserError: the name is taken or no name, or neither kind is given whole.
+    """
+    from rkbench.errors import UserError
+
+    classifies = dataset is not None and model is not None
+    if classifies == (factory is not None) or (dataset is None) != (model is None):
+        raise UserError(f"workload {name!r}: give either a factory, or a dataset and a model")
+    if dataset is not None and model is not None:
+        factory = functools.partial(
+            _image_classification,
+            dataset,
+            lambda config, classes: (model(config, classes), convolves),
+        )
+    assert factory is not None
+    plugins.WORKLOADS.add(name, _Plugged(factory, dataset), own_names())
 
 
 def create(
@@ -196,8 +268,11 @@ def create(
     """
     if row := _IMAGE_CLASSIFICATION.get(config.workload):
         return _image_classification(*row, config, dataset, batch_axes)
-    if config.workload not in _WORKLOADS:
+    factory = _WORKLOADS.get(config.workload)
+    if factory is None and (plugged := plugins.WORKLOADS.find(config.workload)) is not None:
+        factory = plugged.factory
+    if factory is None:
         from rkbench.errors import unknown
 
         raise unknown("workload", config.workload, names())
-    return _WORKLOADS[config.workload](config, dataset, batch_axes)
+    return factory(config, dataset, batch_axes)

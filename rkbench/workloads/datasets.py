@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rkbench import plugins
 from rkbench.errors import UserError, unknown
 from rkbench.workloads import array_cache
 from rkbench.workloads.tfds_source import TfdsSource
@@ -140,9 +141,16 @@ def load(name: str, data_dir: str | None = None) -> ArrayDataset:
     """
     if name == "digits":
         return _load_digits()
-    if name not in TFDS:
-        raise unknown("dataset", name, ("digits", *TFDS))
-    return _load_tfds(TFDS[name], data_dir)
+    if name in TFDS:
+        return _load_tfds(TFDS[name], data_dir)
+    if (plugged := plugins.DATASETS.find(name)) is not None:
+        return plugged.loader(data_dir)
+    raise unknown("dataset", name, (*names(), *plugins.DATASETS.names()))
+
+
+def names() -> tuple[str, ...]:
+    """The names of rkbench's own datasets."""
+    return (*TFDS, *_OTHERS)
 
 
 def synthetic(name: str, examples: int) -> ArrayDataset:
@@ -152,8 +160,10 @@ def synthetic(name: str, examples: int) -> ArrayDataset:
     """
     if name in TFDS:
         shape, num_classes, max_value = TFDS[name].image_shape, TFDS[name].num_classes, 255
-    else:
+    elif name in _OTHERS:
         shape, num_classes, max_value = _OTHERS[name][0]
+    else:
+        shape, num_classes, max_value = _registered(name).shape
     rng = np.random.default_rng(0)
     split = {
         "image": rng.integers(0, max_value + 1, (examples, *shape), np.uint8),
@@ -166,7 +176,14 @@ def published(name: str) -> tuple[int, int]:
     """The number of (training, test) examples of the whole dataset `name`."""
     if name in TFDS:
         return TFDS[name].train_examples, TFDS[name].test_examples
-    return _OTHERS[name][1]
+    return _OTHERS[name][1] if name in _OTHERS else _registered(name).published
+
+
+def _registered(name: str) -> Any:
+    """The dataset of a plug-in."""
+    if (plugged := plugins.DATASETS.find(name)) is None:
+        raise unknown("dataset", name, (*names(), *plugins.DATASETS.names()))
+    return plugged
 
 
 def _load_tfds(source: TfdsSource, data_dir: str | None) -> ArrayDataset:
@@ -208,7 +225,7 @@ def _from_cache(
 ) -> ArrayDataset:
     def made() -> array_cache.Arrays:
         arrays = make()
-        return arrays | {"sha256": np.array(_sha256(arrays))}
+        return arrays | {"sha256": np.array(digest_of(arrays))}
 
     arrays = array_cache.cached(f"{name}-{version}-{content}", made)
     return ArrayDataset(
@@ -220,12 +237,12 @@ def _from_cache(
         train={"image": arrays["train_image"], "label": arrays["train_label"]},
         test={"image": arrays["test_image"], "label": arrays["test_label"]},
         published=published,
-        sha256=str(arrays["sha256"]) if "sha256" in arrays else _sha256(arrays),
+        sha256=str(arrays["sha256"]) if "sha256" in arrays else digest_of(arrays),
     )
 
 
-def _sha256(arrays: array_cache.Arrays) -> str:
-    """Of the arrays, their names, shapes and dtypes: the same however they were stored."""
+def digest_of(arrays: array_cache.Arrays) -> str:
+    """The SHA-256 of arrays, names, shapes and dtypes: the same however they were stored."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -11,6 +11,7 @@ from rkbench.commands import command_line
 from rkbench.commands import sweep as command
 from rkbench.errors import UserError
 from rkbench.records import identity
+from rkbench.sweep import tune
 
 RK4 = "configs/digits_mlp.py:rk4"
 
@@ -135,8 +136,9 @@ def tuned(monkeypatch, tmp_path):
 
         def sweep(tunings, *_):
             found.update({one.optimizer: one.base for one in tunings})
+            return tune.Swept([], {}, {})
 
-        monkeypatch.setattr(command, "sweep", sweep)
+        monkeypatch.setattr(tune, "sweep", sweep)
         space = pathlib.Path(__file__).parents[2] / "configs" / "sweeps" / "learning_rate.py"
         command.run(["program", "--space", str(space), "--workdir", str(tmp_path), *arguments])
         return found

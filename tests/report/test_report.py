@@ -166,7 +166,7 @@ def test_the_command_writes_one_file_and_says_what_it_leaves_out(monkeypatch, tm
     [
         (("{}/nowhere",), "nowhere is not a folder"),
         (("{}/empty",), "empty holds no runs"),
-        (("{}", "--max_points=3"), "--max_points=3 must be at least 4"),
+        (("{}", "--max_points=3"), "max_points=3 must be at least 4"),
         (("{}", "--target=high"), "--target=high: a number"),
         (("{}", "--target=mnist=0.5"), "unknown task 'mnist'; nearest: mnist_mlp"),
     ],
