@@ -7,7 +7,7 @@ An optimizer here is a product of four parts, each in a file of its own:
 At the parameters theta_n, with g = grad L and one mini-batch for the whole step,
 
     A_n  = preconditioner(g(theta_n), its state)      frozen for the step      (Eqs. 4, 6, Lemma 3)
-    h_n  = step-size rule(n, theta_n, g)              constant, schedule, DALR (Eq. 8)
+    h_n  = step-size rule(n, theta_n, g)              constant, schedule, DALR (Eq. 8), ...
     k_i  = A_n g(theta_i)                             the field at stage i
     theta_i = theta_n - h_n sum_{j<i} a_ij k_j        the stages, theta_1 = theta_n  (Eq. 1)
     g*   = sum_i b_i k_i                              the Runge-Kutta gradient       (Eq. 1)
@@ -31,7 +31,9 @@ Clipping, weight decay and an L2 penalty are arguments of `runge_kutta`: before 
 they would change the first stage only, after it they would act on -h m.
 """
 
-from rkbench.rk.method import Advance, Method, Start
+from rkbench.rk.error_control import error_control
+from rkbench.rk.loss_rules import ngn, polyak
+from rkbench.rk.method import Advance, Choice, Method, Start, StepSizeRule, stateless
 from rkbench.rk.preconditioners import (
     PRECONDITIONERS,
     Preconditioner,
@@ -43,11 +45,14 @@ from rkbench.rk.preconditioners import (
 from rkbench.rk.rk_gradient import explicit, rk_gradient
 from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
 from rkbench.rk.stabilized import STABILIZED, Recurrence, rkc1, rkc2, rkl2, stabilized
-from rkbench.rk.step_size import STEP_SIZES, Choice, StepSizeRule, dalr, fixed, stateless
+from rkbench.rk.step_size import STEP_SIZES, dal, dalr, fixed
 from rkbench.rk.tableaus import (
+    BS32,
+    DOPRI5,
     EULER,
     FAMILIES,
     HEUN,
+    HEUN_EULER,
     KUTTA3,
     MIDPOINT,
     RALSTON,
@@ -60,9 +65,12 @@ from rkbench.rk.tableaus import (
 )
 
 __all__ = [
+    "BS32",
+    "DOPRI5",
     "EULER",
     "FAMILIES",
     "HEUN",
+    "HEUN_EULER",
     "KUTTA3",
     "MIDPOINT",
     "PRECONDITIONERS",
@@ -83,12 +91,16 @@ __all__ = [
     "StepSizeRule",
     "Tableau",
     "adagrad",
+    "dal",
     "dalr",
+    "error_control",
     "explicit",
     "fixed",
     "identity",
     "modified_adagrad",
     "natural",
+    "ngn",
+    "polyak",
     "rk2",
     "rk_gradient",
     "rkc1",

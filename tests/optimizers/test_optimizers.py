@@ -183,6 +183,9 @@ EVALUATIONS = {
     "ssprk3": 3,
     "rk4": 4,
     "rk4_38": 4,
+    "heun_euler": 2,
+    "bs32": 3,  # the last stages of these two are for an error alone
+    "dopri5": 6,
     "rk": 4,
     "rkc1": 4,
     "rkc2": 4,
