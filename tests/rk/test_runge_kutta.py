@@ -80,9 +80,8 @@ def numpy_rk4(field, x, h):
 
 @each_method
 def test_measured_order_of_convergence_on_the_gradient_flow(tableau, x64):
-    assert measured_order(tableau, numpy_gradient, steps=64) == pytest.approx(
-        tableau.order, abs=0.2
-    )
+    steps = 64 if tableau.order < 5 else 8  # more are as exact as the reference
+    assert measured_order(tableau, numpy_gradient, steps) == pytest.approx(tableau.order, abs=0.2)
 
 
 @pytest.mark.parametrize("alpha", [-1.0, -0.5])
