@@ -171,8 +171,7 @@ def _element_error(params: Vector, h: jax.Array, advance: Advance, rtol: Any, at
 
     def scaled(error: jax.Array, p: jax.Array, q: jax.Array) -> jax.Array:
         size = jnp.maximum(jnp.abs(p).astype(h.dtype), jnp.abs(q).astype(h.dtype))
-        unit = (h / (atol + rtol * size)).astype(error.real.dtype)
-        return error * unit
+        return error * (h / (atol + rtol * size)).astype(error.dtype)
 
     ratios = jax.tree.map(scaled, advance.error, params, new)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

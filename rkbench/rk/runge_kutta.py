@@ -185,7 +185,8 @@ class _Step(NamedTuple):
         kept = preconditioner, () if is_absent(self.terms.momentum) else m
         accepted, rule_state = self.rule.review(start, h, advance, choice.state)
         if accepted is not True:
-            step = _where(accepted, step, scale(0.0, step))
+            # Not 0 times the step, which may be infinite.
+            step = _where(accepted, step, jax.tree.map(jnp.zeros_like, step))
             kept = _where(accepted, kept, (state.preconditioner, state.momentum))
         spent = 1 + choice.grad_evals + advance.grad_evals
         return step, RungeKuttaState(

@@ -1,5 +1,6 @@
 """Error control: the estimate's order, and the steps of scipy's and diffrax's solvers."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -125,7 +126,8 @@ def test_the_steps_are_scipys(name, first_step, x64):
             np.testing.assert_allclose(x, point, rtol=1e-6, atol=1e-12)
             assert float(state.rule.error) == pytest.approx(norm, rel=1e-4)
     last = history[-1][1]
-    assert rejected == int(last.rule.rejections) >= 1
+    assert rejected == int(last.rule.rejections)
+    assert (rejected >= 1) == (first_step > 1)
     assert int(last.grad_evals) == tableau.stages * steps  # rejected steps cost theirs
 
 
@@ -135,10 +137,14 @@ COEFFICIENTS = {"I": (0.0, 1.0, 0.0), "PI": (0.4, 0.3, 0.0), "PID": (0.2, 0.4, 0
 @pytest.mark.parametrize("controller", COEFFICIENTS)
 @pytest.mark.parametrize("name", ["bs32", "dopri5"])
 def test_the_steps_are_diffraxs(name, controller, x64):
-    """diffrax shortens no accepted step and lengthens after a rejection: compared without both."""
+    """diffrax shortens none after an accepted step, which is `factormin=1` without rejections.
+
+    Its Dormand-Prince pair has another embedded method.
+    """
     diffrax = pytest.importorskip("diffrax")
     pcoeff, icoeff, dcoeff = COEFFICIENTS[controller]
-    rtol, atol, first_step, steps = 1e-5, 1e-8, 1e-4, 7
+    rtol, atol, steps = 1e-5, 1e-8, 7
+    first_step = {"bs32": 1e-4, "dopri5": 1e-2}[name]  # with errors above rounding
     solver = {"bs32": diffrax.Bosh3, "dopri5": diffrax.Dopri5}[name]()
     control = diffrax.PIDController(
         rtol=rtol, atol=atol, pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff
@@ -155,12 +161,14 @@ def test_the_steps_are_diffraxs(name, controller, x64):
         )
     times = np.concatenate([[0.0], np.asarray(found.ts)])
     assert int(found.stats["num_rejected_steps"]) == 0
-    assert np.all(np.diff(times[1:]) / np.diff(times[:-1]).clip(1e-300) > 1)
     rule = error_control(
         *(rtol, atol, first_step),
-        pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff, norm="element",
+        pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff, norm="element", factormin=1.0,
     )  # fmt: skip
-    history = train(runge_kutta(TABLEAUS[name], rule), steps)
+    tableau = TABLEAUS[name]
+    embedded = tuple(np.subtract(tableau.b, solver.tableau.b_error))
+    tableau = dataclasses.replace(tableau, b_embedded=embedded)
+    history = train(runge_kutta(tableau, rule), steps)
     sizes = [float(state.step_size) for _, state in history[1:]]
     np.testing.assert_allclose(sizes, np.diff(times), rtol=1e-6)
     np.testing.assert_allclose([x for x, _ in history[1:]], found.ys, rtol=1e-9)
@@ -173,16 +181,15 @@ def test_the_error_at_the_end_follows_the_tolerance(tableau, norm, x64):
     hessian = jnp.asarray([[1.5, 0.4], [0.4, 0.5]])
     objective = lambda x: 0.5 * x @ hessian @ x  # noqa: E731
     w, v = np.linalg.eigh(np.asarray(hessian))
-    for rtol in (1e-3, 1e-5):
+    for rtol in (1e-2, 1e-4):
         optimizer = runge_kutta(tableau, error_control(rtol, rtol * 1e-3, norm=norm))
-        history, time, worst = train(optimizer, 60, objective), 0.0, 0.0
-        for (_, before), (x, state) in zip(history, history[1:], strict=False):
+        history, time, worst = train(optimizer, 120, objective), 0.0, 0.0
+        for x, state in history[1:]:
             time += float(state.step_size) * (1 - bool(state.rule.rejected))
             exact = v @ (np.exp(-w * time) * (v.T @ START))
             worst = max(worst, float(np.linalg.norm(np.asarray(x) - exact)))
             if time > 1:
                 break
-            del before
         assert time > 1
         assert worst < 20 * rtol
 
