@@ -15,15 +15,15 @@ from rkbench.rk.vector_space import inner
 
 
 def polyak(max_step: Any = 1.0, scaling: Any = 1.0, f_min: Any = 0.0) -> StepSizeRule:
-    """h = scaling min((L - f_min) / <g, A_n g>, max_step): Polyak (1987), capped.
+    """h = min(scaling (L - f_min) / <g, A_n g>, max_step): Polyak (1987), capped.
 
-    With "euler" these are the steps of `optax.polyak_sgd`, whose max_learning_rate is `max_step`
-    here. The cap is that of SPS_max (Loizou and others 2021) for mini-batches, whose L is the
-    batch's own. `update` needs `value`, the loss.
+    The cap is that of SPS_max (Loizou and others 2021), for mini-batches, whose L is the batch's
+    own. With "euler" and `scaling=1` these are the steps of `optax.polyak_sgd(variant="sps+")`,
+    whose max_learning_rate is `max_step` here. `update` needs `value`, the loss.
 
     Args:
       max_step: the cap, > 0.
-      scaling: a factor, > 0; SPS has 1 / (2 c) or 1 / c.
+      scaling: 1 / c of SPS_max, > 0.
       f_min: the least value of L. Where L is below it, h = 0.
     """
     for name, number, valid in (
@@ -38,8 +38,8 @@ def polyak(max_step: Any = 1.0, scaling: Any = 1.0, f_min: Any = 0.0) -> StepSiz
         gap = jnp.maximum(_loss("polyak", start) - least, 0)
         rate = inner(start.gradient, start.first)
         flat = rate <= 0
-        step = jnp.where(flat, longest, gap / jnp.where(flat, 1, rate))
-        return factor * jnp.minimum(step, longest)
+        step = jnp.where(flat, longest, factor * gap / jnp.where(flat, 1, rate))
+        return jnp.minimum(step, longest)
 
     return stateless(step_size)
 

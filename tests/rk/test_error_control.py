@@ -131,18 +131,18 @@ def test_the_steps_are_scipys(name, first_step, x64):
     assert int(last.grad_evals) == tableau.stages * steps  # rejected steps cost theirs
 
 
-COEFFICIENTS = {"I": (0.0, 1.0, 0.0), "PI": (0.4, 0.3, 0.0), "PID": (0.2, 0.4, 0.1)}
-
-
-@pytest.mark.parametrize("controller", COEFFICIENTS)
-@pytest.mark.parametrize("name", ["bs32", "dopri5"])
-def test_the_steps_are_diffraxs(name, controller, x64):
+@pytest.mark.parametrize(
+    ("name", "coefficients"),
+    [("bs32", (0.2, 0.4, 0.1)), ("dopri5", (0.4, 0.3, 0.0))],
+    ids=["PID", "PI"],
+)
+def test_the_steps_are_diffraxs(name, coefficients, x64):
     """diffrax shortens none after an accepted step, which is `factormin=1` without rejections.
 
     Its Dormand-Prince pair has another embedded method.
     """
     diffrax = pytest.importorskip("diffrax")
-    pcoeff, icoeff, dcoeff = COEFFICIENTS[controller]
+    pcoeff, icoeff, dcoeff = coefficients
     rtol, atol, steps = 1e-5, 1e-8, 7
     first_step = {"bs32": 1e-4, "dopri5": 1e-2}[name]  # with errors above rounding
     solver = {"bs32": diffrax.Bosh3, "dopri5": diffrax.Dopri5}[name]()
@@ -174,15 +174,14 @@ def test_the_steps_are_diffraxs(name, controller, x64):
     np.testing.assert_allclose([x for x, _ in history[1:]], found.ys, rtol=1e-9)
 
 
-@pytest.mark.parametrize("norm", ["vector", "element"])
 @each_pair
-def test_the_error_at_the_end_follows_the_tolerance(tableau, norm, x64):
+def test_the_global_error_follows_the_tolerance(tableau, x64):
     """On a linear flow of time 1 the global error is at most some tens of the tolerance."""
     hessian = jnp.asarray([[1.5, 0.4], [0.4, 0.5]])
     objective = lambda x: 0.5 * x @ hessian @ x  # noqa: E731
     w, v = np.linalg.eigh(np.asarray(hessian))
     for rtol in (1e-2, 1e-4):
-        optimizer = runge_kutta(tableau, error_control(rtol, rtol * 1e-3, norm=norm))
+        optimizer = runge_kutta(tableau, error_control(rtol, rtol * 1e-3))
         history, time, worst = train(optimizer, 120, objective), 0.0, 0.0
         for x, state in history[1:]:
             time += float(state.step_size) * (1 - bool(state.rule.rejected))
