@@ -263,7 +263,10 @@ def test_narrow_and_complex_parameters_and_traced_numbers(norm):
         (lambda: error_control(factormax=0.5), "factormax must be a finite number >= 1"),
         (lambda: error_control(icoeff=np.nan), "icoeff must be a finite number"),
         (lambda: error_control(norm="rms"), "unknown norm 'rms'; nearest: vector, element"),
-        (lambda: error_control(rejection=1), "rejection must be True or False, not 1"),
+        (
+            lambda: error_control(rejection="no"),  # pyright: ignore
+            "rejection must be True or False, not 'no'",
+        ),
         (lambda: runge_kutta(EULER, error_control()), "needs an estimate.*'euler'.*bs32, dopri5"),
         (lambda: runge_kutta(HEUN, error_control()), "needs an estimate.*'heun'"),
         (lambda: runge_kutta(rkc2(4), error_control()), "needs an estimate.*'rkc2'"),
