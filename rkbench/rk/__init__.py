@@ -7,7 +7,7 @@ An optimizer here is a product of four parts, each in a file of its own:
 At the parameters theta_n, with g = grad L and one mini-batch for the whole step,
 
     A_n  = preconditioner(g(theta_n), its state)      frozen for the step      (Eqs. 4, 6, Lemma 3)
-    h_n  = step-size rule(n, theta_n, g)              constant, schedule, DALR (Eq. 8)
+    h_n  = step-size rule(n, theta_n, g)              constant, schedule, DALR (Eq. 8), ...
     k_i  = A_n g(theta_i)                             the field at stage i
     theta_i = theta_n - h_n sum_{j<i} a_ij k_j        the stages, theta_1 = theta_n  (Eq. 1)
     g*   = sum_i b_i k_i                              the Runge-Kutta gradient       (Eq. 1)
@@ -40,7 +40,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rkbench.rk.method import Advance, Method, Start
+    from rkbench.rk.error_control import error_control
+    from rkbench.rk.loss_rules import ngn, polyak
+    from rkbench.rk.method import Advance, Choice, Method, Start, StepSizeRule, stateless
     from rkbench.rk.preconditioners import (
         PRECONDITIONERS,
         Preconditioner,
@@ -52,11 +54,14 @@ if TYPE_CHECKING:
     from rkbench.rk.rk_gradient import explicit, rk_gradient
     from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
     from rkbench.rk.stabilized import STABILIZED, Recurrence, rkc1, rkc2, rkl2, stabilized
-    from rkbench.rk.step_size import STEP_SIZES, Choice, StepSizeRule, dalr, fixed, stateless
+    from rkbench.rk.step_size import STEP_SIZES, dal, dalr, fixed
     from rkbench.rk.tableaus import (
+        BS32,
+        DOPRI5,
         EULER,
         FAMILIES,
         HEUN,
+        HEUN_EULER,
         KUTTA3,
         MIDPOINT,
         RALSTON,
@@ -69,13 +74,16 @@ if TYPE_CHECKING:
     )
 
 # Where the names below are made; those that need no JAX come first.
-_MODULES = ("tableaus", "method", "preconditioners", "stabilized", "step_size")
-_MODULES += ("rk_gradient", "runge_kutta")
+_MODULES = ("tableaus", "method", "preconditioners", "stabilized", "step_size", "error_control")
+_MODULES += ("loss_rules", "rk_gradient", "runge_kutta")
 
 __all__ = [
+    "BS32",
+    "DOPRI5",
     "EULER",
     "FAMILIES",
     "HEUN",
+    "HEUN_EULER",
     "KUTTA3",
     "MIDPOINT",
     "PRECONDITIONERS",
@@ -96,12 +104,16 @@ __all__ = [
     "StepSizeRule",
     "Tableau",
     "adagrad",
+    "dal",
     "dalr",
+    "error_control",
     "explicit",
     "fixed",
     "identity",
     "modified_adagrad",
     "natural",
+    "ngn",
+    "polyak",
     "rk2",
     "rk_gradient",
     "rkc1",

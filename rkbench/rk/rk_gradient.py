@@ -18,29 +18,53 @@ import jax.numpy as jnp
 
 from rkbench.rk.checks import is_any_traced
 from rkbench.rk.method import Advance, Method, Start
-from rkbench.rk.tableaus import Tableau
+from rkbench.rk.tableaus import Tableau, is_chain
 from rkbench.rk.vector_space import Vector, add_scaled, cast_like, scale, widen
 
 Field = Callable[[Vector], Vector]
 Stages = tuple[Vector, ...]
+Rows = tuple[tuple[float, ...], ...]
 
 
-def explicit(tableau: Tableau, unroll: bool = False, keep_stages: bool = False) -> Method:
+def explicit(
+    tableau: Tableau,
+    unroll: bool = False,
+    keep_stages: bool = False,
+    estimate_error: bool = False,
+) -> Method:
     """The method of an explicit tableau.
 
     Args:
       tableau: its coefficients.
       unroll: see `rk_gradient`.
       keep_stages: whether to return all stages, which takes as many copies of the parameters.
+      estimate_error: whether to return the error, where the tableau has `b_embedded`; stages that
+        only `b_embedded` needs are evaluated then.
     """
+    sums = (tableau.b,)
+    if estimate_error and tableau.error_weights is not None:
+        sums += (tableau.error_weights,)
+    a, weights = tableau.reduced_to(*sums)
+    follow = _chain if is_chain(a) else _general
 
     def advance(start: Start, h: jax.Array, state: Any) -> Advance:
-        gradient, stages = _gradient_and_stages(
-            tableau, start.field, start.params, start.first, h, unroll, keep_stages
+        arguments = start.field, start.params, start.first, h
+        totals, stages = follow(a, weights, *arguments, unroll, keep_stages)
+        return Advance(
+            cast_like(totals[0], start.first),
+            len(a) - 1,
+            state,
+            error=totals[1] if len(totals) > 1 else None,
+            stages=stages,
         )
-        return Advance(gradient, tableau.evaluated_stages - 1, state, stages=stages)
 
-    return Method(tableau.name, tableau.order, advance)
+    return Method(
+        tableau.name,
+        tableau.order,
+        advance,
+        embedded_order=tableau.embedded_order if estimate_error else None,
+        second_node=(a[1][0] or None) if keep_stages and len(a) > 1 else None,
+    )
 
 
 def rk_gradient(
@@ -66,75 +90,74 @@ def rk_gradient(
       g*, a pytree like `first` with its dtypes.
     """
     h = jnp.asarray(step_size, dtype=float)
-    return _gradient_and_stages(tableau, field, params, first, h, unroll, False)[0]
-
-
-def _gradient_and_stages(
-    tableau: Tableau,
-    field: Field,
-    params: Vector,
-    first: Vector,
-    h: jax.Array,
-    unroll: bool,
-    keep: bool,
-) -> tuple[Vector, Stages | None]:
-    """g* and, where they are to be kept, k_1, k_2, ..."""
-    if not tableau.is_chain:
-        return _general(tableau, field, params, first, h, keep)
-    return _chain(tableau, field, params, first, h, unroll, keep)
+    a, weights = tableau.reduced_to(tableau.b)
+    follow = _chain if is_chain(a) else _general
+    (total,), _ = follow(a, weights, field, params, first, h, unroll, False)
+    return cast_like(total, first)
 
 
 def _chain(
-    tableau: Tableau,
+    a: Rows,
+    weights: Rows,
     field: Field,
     params: Vector,
     first: Vector,
     h: jax.Array,
     unroll: bool,
     keep: bool,
-) -> tuple[Vector, Stages | None]:
-    """Each stage needs only the one before: carry the next stage's point and g* so far.
+) -> tuple[Stages, Stages | None]:
+    """The sums of stages with each row of `weights`; and, where they are to be kept, k_1, k_2, ...
 
-    Carrying these two, not the stages, leaves memory the size of two parameter copies and a
-    gradient traced once, however many stages there are.
+    Each stage needs only the one before: carry the next stage's point and the sums so far. Carrying
+    these, not the stages, leaves memory the size of two parameter copies (three with an error) and
+    a gradient traced once, however many stages there are. The sums are in float32 at least.
     """
-    a, b = tableau.reduced
     # What each stage contributes to the next stage's point; the last one has no next.
-    to_next = [a[i + 1][i] for i in range(len(b) - 1)] + [0.0]
+    to_next = [a[i + 1][i] for i in range(len(a) - 1)] + [0.0]
 
-    def stage(carry: tuple[Vector, Vector], coefficients: tuple[Any, Any]):
-        point, total = carry
-        weight, link = coefficients
+    def stage(carry: tuple[Vector, Stages], coefficients: tuple[tuple[Any, ...], Any]):
+        point, totals = carry
+        column, link = coefficients
         k = field(point)
         # theta_{i+1} = theta - h a_{i+1,i} k_i;  g* += b_i k_i
-        carry = add_scaled(params, -h * link, k), add_scaled(total, weight, k)
-        return carry, (k if keep else None)
+        point = add_scaled(params, -h * link, k)
+        totals = tuple(add_scaled(t, w, k) for t, w in zip(totals, column, strict=True))
+        return (point, totals), (k if keep else None)
 
-    carry = (add_scaled(params, -h * to_next[0], first), scale(b[0], widen(first)))
-    rest = (b[1:], to_next[1:])
+    begin = tuple(scale(row[0], widen(first)) for row in weights)
+    carry = (add_scaled(params, -h * to_next[0], first), begin)
+    columns = list(zip(*weights, strict=True))[1:]
     ks: list[Vector] = [first]
     # A loop of one stage is none; outside a compiled function, a loop would compile at every step.
-    if unroll or len(b) <= 2 or not is_any_traced((params, first, h)):
-        for coefficients in zip(*rest, strict=True):
+    if unroll or len(a) <= 2 or not is_any_traced((params, first, h)):
+        for coefficients in zip(columns, to_next[1:], strict=True):
             carry, k = stage(carry, coefficients)
             ks.append(k)
     else:
-        weights, links = (jnp.asarray(coefficients, dtype=float) for coefficients in rest)
-        carry, stacked = jax.lax.scan(stage, carry, (weights, links))
-        ks += [jax.tree.map(lambda k, i=i: k[i], stacked) for i in range(len(b) - 1)]
-    return cast_like(carry[1], first), tuple(ks) if keep else None
+        rows = tuple(jnp.asarray(row[1:], dtype=float) for row in weights)
+        links = jnp.asarray(to_next[1:], dtype=float)
+        carry, stacked = jax.lax.scan(stage, carry, (rows, links))
+        ks += [jax.tree.map(lambda k, i=i: k[i], stacked) for i in range(len(a) - 1)]
+    return carry[1], tuple(ks) if keep else None
 
 
 def _general(
-    tableau: Tableau, field: Field, params: Vector, first: Vector, h: jax.Array, keep: bool
-) -> tuple[Vector, Stages | None]:
-    """Stages that need several earlier ones: all are kept, and the stages written out."""
-    a, b = tableau.reduced
+    a: Rows,
+    weights: Rows,
+    field: Field,
+    params: Vector,
+    first: Vector,
+    h: jax.Array,
+    unroll: bool,
+    keep: bool,
+) -> tuple[Stages, Stages | None]:
+    """Like `_chain`, of stages that need several earlier ones: all are kept and written out."""
+    del unroll
     ks = [first]
     for row in a[1:]:
         # theta_i = theta - h sum_j a_ij k_j
         ks.append(field(add_scaled(params, -h, _combine(row, ks))))
-    return cast_like(_combine(b, ks), first), tuple(ks) if keep else None
+    return tuple(_combine(row, ks) for row in weights), tuple(ks) if keep else None
 
 
 def _combine(coefficients: tuple[float, ...], ks: list[Vector]) -> Vector:

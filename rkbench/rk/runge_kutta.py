@@ -16,13 +16,13 @@ from rkbench.rk.arguments import (
     is_absent,
 )
 from rkbench.rk.checks import DECAY, NON_NEGATIVE, POSITIVE
-from rkbench.rk.method import Method, Start
+from rkbench.rk.method import Method, Start, StepSizeRule
 from rkbench.rk.preconditioners import Preconditioner, identity
 from rkbench.rk.rk_gradient import explicit
 from rkbench.rk.stabilized import Recurrence, stabilized
-from rkbench.rk.step_size import StepSizeRule, fixed
+from rkbench.rk.step_size import fixed
 from rkbench.rk.tableaus import Tableau
-from rkbench.rk.vector_space import Vector, add_scaled, clip, scale
+from rkbench.rk.vector_space import Vector, add_scaled, clip, scale, squared_norm
 
 
 class RungeKuttaState(NamedTuple):
@@ -67,8 +67,8 @@ def runge_kutta(
         in `optax.adamw`: it acts once a step, on theta_n, after clipping and momentum and outside
         preconditioner and stages. With `EULER` this is SGDW (Loshchilov and Hutter 2019).
       l2: lambda >= 0 of the penalty (lambda/2) ||theta||^2: lambda theta is added to the gradient
-        at every stage, so that the field followed, its preconditioner and DALR are those of the
-        loss with the penalty.
+        at every stage, so that the field followed, its preconditioner and step-size rules are those
+        of the loss with the penalty.
       unroll_stages: whether to write out the stages of a chain instead of compiling them as a
         loop. By default they are a loop. XLA's CPU backend runs convolutions about five times
         slower inside a loop: unroll there.
@@ -89,7 +89,8 @@ def runge_kutta(
     Raises:
       TypeError: a part that is a name or a factory; in `update`, leaves that are no floating-point
         arrays, or a gradient, given or returned by `grad_fn`, that is unlike the parameters.
-      UserError: a number out of range.
+      UserError: a number out of range, or a step-size rule that needs of the method what it does
+        not have.
     """
     check_parts(method, learning_rate, preconditioner)
     for argument, number, valid in (
@@ -102,9 +103,10 @@ def runge_kutta(
     rule = learning_rate if isinstance(learning_rate, StepSizeRule) else fixed(learning_rate)
     name = name or method.name
     if isinstance(method, Tableau):
-        method = explicit(method, bool(unroll_stages), rule.keeps_stages)
+        method = explicit(method, bool(unroll_stages), rule.keeps_stages, rule.needs_error)
     elif isinstance(method, Recurrence):
         method = stabilized(method, bool(unroll_stages))
+    rule.check(method)
     step = _Step(
         name,
         method,
@@ -128,6 +130,12 @@ class _Terms(NamedTuple):
         if is_absent(self.l2):
             return gradient
         return add_scaled(gradient, at(self.l2, count), params)
+
+    def penalized_value(self, value: Any, params: Vector, count: jax.Array) -> Any:
+        """L + lambda/2 ||theta||^2, where the caller gives L."""
+        if value is None or is_absent(self.l2):
+            return value
+        return jnp.asarray(value, float) + at(self.l2, count) / 2 * squared_norm(params)
 
     def direction(self, gradient: Vector, m: Any, count: jax.Array) -> Vector:
         """m_{n+1} = beta m_n + g*, Eq. (9), with g* clipped."""
@@ -177,7 +185,8 @@ class _Step(NamedTuple):
         kept = preconditioner, () if is_absent(self.terms.momentum) else m
         accepted, rule_state = self.rule.review(start, h, advance, choice.state)
         if accepted is not True:
-            step = _where(accepted, step, scale(0.0, step))
+            # Not 0 times the step, which may be infinite.
+            step = _where(accepted, step, jax.tree.map(jnp.zeros_like, step))
             kept = _where(accepted, kept, (state.preconditioner, state.momentum))
         spent = 1 + choice.grad_evals + advance.grad_evals
         return step, RungeKuttaState(
@@ -204,7 +213,11 @@ class _Step(NamedTuple):
         penalized = lambda theta: self.terms.penalized(grad_fn(theta), theta, count)  # noqa: E731
         precondition, new = self.preconditioner.update(gradient, state.preconditioner)
         first = precondition(gradient)
-        start = Start(count, params, gradient, penalized, precondition, first, value, extra_args)
+        value = self.terms.penalized_value(value, params, count)
+        start = Start(
+            *(count, params, gradient, penalized, precondition, first, value, extra_args),
+            method=self.method,
+        )
         return start, new
 
 

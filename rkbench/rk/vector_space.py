@@ -63,6 +63,16 @@ def squared_norm(x: Vector) -> jax.Array:
     return sum(map(_sum_of_squares, jax.tree.leaves(x)), jnp.zeros((), float))
 
 
+def inner(x: Vector, y: Vector) -> jax.Array:
+    """<x, y> = Re sum conj(x) y over all leaves together: a scalar."""
+
+    def product(p: jax.Array, q: jax.Array) -> jax.Array:
+        dtype = jnp.result_type(complex if jnp.iscomplexobj(p) else float)
+        return jnp.sum((jnp.conj(p).astype(dtype) * q.astype(dtype)).real)
+
+    return sum(map(product, jax.tree.leaves(x), jax.tree.leaves(y)), jnp.zeros((), float))
+
+
 def _sum_of_squares(leaf: jax.Array) -> jax.Array:
     """Rows are summed by a product with ones: XLA's CPU backend sums matrices much more slowly."""
     dtype = jnp.result_type(complex if jnp.iscomplexobj(leaf) else float)

@@ -16,7 +16,7 @@ from rkbench.optimizers.baselines import optax_optimizers
 from rkbench.optimizers.optimizer_states import kept as kept_state
 from rkbench.optimizers.optimizer_states import restored as restored_state
 from rkbench.optimizers.rk_methods import RK_METHODS
-from rkbench.rk import TABLEAUS
+from rkbench.rk import STEP_SIZES, TABLEAUS
 from rkbench.trainer.checkpoint import Checkpoints
 
 # optax types updates and states as wide unions; here they are what they are.
@@ -186,6 +186,9 @@ EVALUATIONS = {
     "ssprk3": 3,
     "rk4": 4,
     "rk4_38": 4,
+    "heun_euler": 2,
+    "bs32": 3,  # the last stages of these two are for an error alone
+    "dopri5": 6,
     "rk": 4,
     "rkc1": 4,
     "rkc2": 4,
@@ -211,6 +214,14 @@ def evaluations(name: str) -> int:
 def test_optimizer_trains_and_counts_its_evaluations(name):
     state = check_training(name)
     assert optimizers.grad_evals(state) == evaluations(name) * row(name).steps
+
+
+@pytest.mark.parametrize("rule", sorted(STEP_SIZES.keys() - {"fixed"}))
+def test_every_step_size_rule_trains_and_counts_its_evaluations(rule, monkeypatch):
+    """With a rule the steps do not fall to 0: error control stays at its tolerance."""
+    monkeypatch.setitem(ROWS, "rk4", Row(None, {"step_size": rule}, steps=60, distance=0.1))
+    state = check_training("rk4")
+    assert optimizers.grad_evals(state) == (6 if rule in ("dal", "dalr") else 4) * 60
 
 
 @pytest.mark.parametrize("name", names(prefix=False))

@@ -94,7 +94,7 @@ def test_hyperparameters_are_those_with_an_effect():
         "eps": 0.1,
     }
     assert set(optimizers.hyperparameters("rk4_dalr")) == {
-        *("preconditioner", "c", "p", "hvp", *terms)
+        *("preconditioner", "c", "p", "hvp", "curvature", *terms)
     }
     assert set(optimizers.hyperparameters("nadamw")) == {"b1", "b2", "eps", "weight_decay"}
 

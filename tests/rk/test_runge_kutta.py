@@ -52,11 +52,11 @@ def follow(tableau, x, time, steps, **parts):
     return run(x)
 
 
-def measured_order(tableau, field, steps, **parts):
+def measured_order(tableau, field, steps, start=(1.2, -0.7), **parts):
     """log2 of how much the error at time 1 falls from `steps` steps to twice as many."""
-    start = np.array([1.2, -0.7])
+    start = np.array(start)
     exact = solve_ivp(
-        lambda t, x: -np.asarray(field(x)), (0, 1), start, "DOP853", rtol=1e-12, atol=1e-14
+        lambda t, x: -np.asarray(field(x)), (0, 1), start, "DOP853", rtol=3e-14, atol=1e-16
     ).y[:, -1]
     errors = [
         np.linalg.norm(np.asarray(follow(tableau, jnp.asarray(start), 1.0, n, **parts)[0]) - exact)
@@ -80,9 +80,10 @@ def numpy_rk4(field, x, h):
 
 @each_method
 def test_measured_order_of_convergence_on_the_gradient_flow(tableau, x64):
-    assert measured_order(tableau, numpy_gradient, steps=64) == pytest.approx(
-        tableau.order, abs=0.2
-    )
+    # At order 5 the error is soon that of rounding: fewer steps, from where the fifth power leads.
+    where = {"steps": 64} if tableau.order < 5 else {"steps": 24, "start": (0.6, 1.5)}
+    order = measured_order(tableau, numpy_gradient, **where)
+    assert order == pytest.approx(tableau.order, abs=0.2)
 
 
 @pytest.mark.parametrize("alpha", [-1.0, -0.5])

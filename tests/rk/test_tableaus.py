@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import RK23, RK45
 
 from rkbench.errors import UserError
 from rkbench.rk import (
+    BS32,
     EULER,
     HEUN,
     KUTTA3,
@@ -24,8 +27,12 @@ from rkbench.rk import (
 )
 
 BOGACKI_SHAMPINE = Tableau(
-    "bs32", ((), (1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)), (2 / 9, 1 / 3, 4 / 9, 0), order=3
+    "bogacki_shampine",  # without its embedded method
+    ((), (1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
+    (2 / 9, 1 / 3, 4 / 9, 0),
+    order=3,
 )
+PAIRS = {name: table for name, table in TABLEAUS.items() if table.b_embedded is not None}
 
 
 def butcher_conditions(a: np.ndarray, b: np.ndarray) -> dict[int, list[float]]:
@@ -70,10 +77,39 @@ def test_residuals_equal_the_conditions_written_out(seed):
 @pytest.mark.parametrize("tableau", TABLEAUS.values(), ids=TABLEAUS)
 def test_each_tableau_has_exactly_the_order_it_claims(tableau):
     conditions = butcher_conditions(np.array(tableau.a), np.array(tableau.b))
-    for order in range(1, tableau.order + 1):
+    for order in range(1, min(tableau.order, 4) + 1):
         assert np.abs(conditions[order]).max() < 1e-14
     beyond = order_conditions.residuals(tableau.a, tableau.b, tableau.order + 1)
-    assert max(map(abs, beyond.values())) > 1e-3
+    assert max(map(abs, beyond.values())) > 1e-4
+
+
+@pytest.mark.parametrize("tableau", PAIRS.values(), ids=PAIRS)
+def test_each_embedded_method_has_exactly_the_order_it_claims(tableau):
+    assert tableau.embedded_order < tableau.order
+    conditions = butcher_conditions(np.array(tableau.a), np.array(tableau.b_embedded))
+    for order in range(1, tableau.embedded_order + 1):
+        assert np.abs(conditions[order]).max() < 1e-14
+    beyond = order_conditions.residuals(tableau.a, tableau.b_embedded, tableau.embedded_order + 1)
+    assert max(map(abs, beyond.values())) > 1e-4
+
+
+@pytest.mark.parametrize(("name", "solver"), [("bs32", RK23), ("dopri5", RK45)])
+def test_embedded_pairs_are_scipys(name, solver):
+    tableau: Any = TABLEAUS[name]
+    a, stages = np.array(tableau.a), solver.n_stages
+    np.testing.assert_allclose(a[:stages, : solver.A.shape[1]], solver.A, rtol=1e-15)
+    np.testing.assert_allclose(tableau.b[:stages], solver.B, rtol=1e-15)
+    np.testing.assert_allclose(tableau.c[:stages], solver.C, rtol=1e-15)
+    sign = np.sign(tableau.error_weights[0]) * np.sign(solver.E[0])
+    np.testing.assert_allclose(np.array(tableau.error_weights) * sign, solver.E, atol=1e-16)
+
+
+def test_embedded_methods_of_the_registered_tableaus():
+    found = {name: (table.order, table.embedded_order) for name, table in PAIRS.items()}
+    assert found == {"rk4": (4, 2), "heun_euler": (2, 1), "bs32": (3, 2), "dopri5": (5, 4)}
+    assert HEUN.error_weights is None
+    # g* - k_2: the midpoint rule.
+    assert RK4.error_weights == (1 / 6, 1 / 3 - 1, 1 / 3, 1 / 6)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +123,9 @@ def test_each_tableau_has_exactly_the_order_it_claims(tableau):
         ("ssprk3", 3, 3),
         ("rk4", 4, 4),
         ("rk4_38", 4, 4),
+        ("heun_euler", 2, 2),
+        ("bs32", 3, 4),
+        ("dopri5", 5, 7),
     ],
 )
 def test_orders_and_stages_of_the_registered_methods(tableau, order, stages):
@@ -100,25 +139,33 @@ def test_classical_rk4_is_the_papers():
     assert RK4.c == (0, 0.5, 0.5, 1)
 
 
-@pytest.mark.parametrize("tableau", [*TABLEAUS.values(), BOGACKI_SHAMPINE], ids=[*TABLEAUS, "bs32"])
+@pytest.mark.parametrize("tableau", [*TABLEAUS.values(), BOGACKI_SHAMPINE], ids=lambda t: t.name)
 def test_stability_polynomial_is_the_exponential_up_to_the_order(tableau):
     coefficients = tableau.stability_polynomial
     taylor = [1 / math.factorial(k) for k in range(tableau.order + 1)]
     np.testing.assert_allclose(coefficients[: tableau.order + 1], taylor, rtol=1e-15)
-    np.testing.assert_allclose(coefficients[tableau.order + 1 :], 0, atol=1e-16)
+    if tableau.name != "dopri5":  # six stages for order five: 1/600 z^6, and no more
+        np.testing.assert_allclose(coefficients[tableau.order + 1 :], 0, atol=1e-16)
+    else:
+        np.testing.assert_allclose(coefficients[6:], (1 / 600, 0), atol=1e-16)
     assert len(coefficients) == tableau.stages + 1
 
 
 def test_chains_are_the_methods_whose_stages_need_only_the_one_before():
     chains = {name for name, tableau in TABLEAUS.items() if tableau.is_chain}
-    assert chains == {"euler", "midpoint", "heun", "ralston", "rk4"}
+    assert chains == {"euler", "midpoint", "heun", "ralston", "rk4", "heun_euler", "bs32"}
 
 
 def test_first_same_as_last_leaves_out_the_stage_that_has_no_weight():
     assert BOGACKI_SHAMPINE.fsal
     assert BOGACKI_SHAMPINE.evaluated_stages == 3
     assert BOGACKI_SHAMPINE.is_chain  # without that stage
-    assert not any(tableau.fsal for tableau in TABLEAUS.values())
+    assert {name for name, table in TABLEAUS.items() if table.fsal} == {"bs32", "dopri5"}
+    assert TABLEAUS["dopri5"].evaluated_stages == 6
+    assert BS32.reduced == BOGACKI_SHAMPINE.reduced
+    assert BS32.error_weights is not None
+    a, _ = BS32.reduced_to(BS32.b, BS32.error_weights)
+    assert a == BS32.a  # the error needs it
 
 
 def test_family_of_second_order_methods_contains_the_named_ones():
@@ -191,6 +238,25 @@ def test_lower_order_than_the_true_one_is_accepted():
 def test_malformed_tableaus_are_refused_with_the_reason(a, b, order, message):
     with pytest.raises(UserError, match=message):
         Tableau("mine", a, b, order)
+
+
+@pytest.mark.parametrize(
+    ("embedded", "message"),
+    [
+        ({"b_embedded": (1, 0)}, "are given together or not at all"),
+        ({"embedded_order": 1}, "are given together or not at all"),
+        ({"b_embedded": (1, 0), "embedded_order": 2}, "embedded_order 2 is claimed, but the cond"),
+        ({"b_embedded": (1, 0), "embedded_order": 0}, "embedded_order must be an integer >= 1"),
+        ({"b_embedded": (1, 0.5), "embedded_order": 1}, r"b_embedded add up to 1\.5, not to 1"),
+        ({"b_embedded": (1,), "embedded_order": 1}, "must be 2 finite numbers"),
+        ({"b_embedded": (1, math.nan), "embedded_order": 1}, "must be 2 finite numbers"),
+        ({"b_embedded": "b", "embedded_order": 1}, "b_embedded must be a row of numbers"),
+        ({"b_embedded": (0.5, 0.5), "embedded_order": 1}, "b_embedded is b"),
+    ],
+)
+def test_malformed_embedded_methods_are_refused_with_the_reason(embedded, message):
+    with pytest.raises(UserError, match=message):
+        Tableau.from_mapping({"a": ((), (1,)), "b": (0.5, 0.5), "order": 2, **embedded})
 
 
 def test_tableau_from_a_mapping():
