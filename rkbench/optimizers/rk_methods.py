@@ -10,6 +10,7 @@ from rkbench.errors import UserError, unknown
 from rkbench.optimizers.baselines import Spending
 from rkbench.rk import (
     FAMILIES,
+    IMPLICIT,
     PRECONDITIONERS,
     STABILIZED,
     STEP_SIZES,
@@ -26,7 +27,8 @@ from rkbench.rk.clipped import clipped
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "tableau": {name: lambda table=table: table for name, table in TABLEAUS.items()}
     | FAMILIES
-    | STABILIZED,  # their stages follow a recurrence in place of a tableau
+    | STABILIZED  # their stages follow a recurrence in place of a tableau
+    | IMPLICIT,
     "preconditioner": PRECONDITIONERS,
     "step_size": STEP_SIZES,
 }

@@ -16,9 +16,10 @@ At the parameters theta_n, with g = grad L and one mini-batch for the whole step
 
 Equation numbers are those of the paper this package reproduces; see CITATION.cff.
 
-The method is a tableau, a stabilised method (`rkc1`, `rkc2`, `rkl2`) or any other one-step method
-(`Method`); a step-size rule may keep a state,
-see the loss and the stages, and reject a step (`StepSizeRule`; `stateless` makes simple ones).
+The method is a tableau, a stabilised method (`rkc1`, `rkc2`, `rkl2`), an implicit one
+(`implicit_euler`, `sdirk2` and others) or any other one-step method (`Method`); a step-size rule
+may keep a state, see the loss and the stages, and reject a step (`StepSizeRule`; `stateless` makes
+simple ones).
 
     optimizer = runge_kutta(RK4, 0.1, preconditioner=adagrad(eps=0.1), momentum=0.9)
     updates, state = optimizer.update(gradient, state, params, grad_fn=grad_fn)
@@ -31,6 +32,15 @@ Clipping, weight decay and an L2 penalty are arguments of `runge_kutta`: before 
 they would change the first stage only, after it they would act on -h m.
 """
 
+from rkbench.rk.implicit import (
+    IMPLICIT,
+    ImplicitState,
+    crank_nicolson,
+    implicit_euler,
+    implicit_midpoint,
+    rosenbrock_euler,
+    sdirk2,
+)
 from rkbench.rk.method import Advance, Method, Start
 from rkbench.rk.preconditioners import (
     PRECONDITIONERS,
@@ -63,6 +73,7 @@ __all__ = [
     "EULER",
     "FAMILIES",
     "HEUN",
+    "IMPLICIT",
     "KUTTA3",
     "MIDPOINT",
     "PRECONDITIONERS",
@@ -75,6 +86,7 @@ __all__ = [
     "TABLEAUS",
     "Advance",
     "Choice",
+    "ImplicitState",
     "Method",
     "Preconditioner",
     "Recurrence",
@@ -83,10 +95,13 @@ __all__ = [
     "StepSizeRule",
     "Tableau",
     "adagrad",
+    "crank_nicolson",
     "dalr",
     "explicit",
     "fixed",
     "identity",
+    "implicit_euler",
+    "implicit_midpoint",
     "modified_adagrad",
     "natural",
     "rk2",
@@ -94,7 +109,9 @@ __all__ = [
     "rkc1",
     "rkc2",
     "rkl2",
+    "rosenbrock_euler",
     "runge_kutta",
+    "sdirk2",
     "stabilized",
     "stateless",
 ]

@@ -25,6 +25,7 @@ class Start(NamedTuple):
     first: Vector  # k_1 = A_n g(theta_n)
     value: Any = None  # L(theta_n), where the caller gives it: a scalar
     extra_args: Mapping[str, Any] = {}
+    self_adjoint: bool = False  # whether A_n is a symmetric, positive semi-definite linear map
 
     def field(self, params: Vector) -> Vector:
         """k(theta) = A_n g(theta), the field that the stages follow: one gradient evaluation."""

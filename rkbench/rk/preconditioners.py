@@ -26,16 +26,19 @@ Precondition = Callable[[Vector], Vector]
 
 
 class Preconditioner(NamedTuple):
-    """Two pure functions.
+    """Two pure functions, and what is known of A_n.
 
     Attributes:
       init: params -> state.
       update: (gradient at theta_n, state) -> (precondition, new state), where `precondition(g)`
         applies A_n to the gradient of any stage of the step.
+      self_adjoint: whether every `precondition` is linear, symmetric and positive semi-definite:
+        implicit methods then solve by conjugate gradients, else by GMRES.
     """
 
     init: Callable[[Vector], Any]
     update: Callable[[Vector, Any], tuple[Precondition, Any]]
+    self_adjoint: bool = False
 
 
 class AdagradState(NamedTuple):
@@ -46,7 +49,7 @@ class AdagradState(NamedTuple):
 
 def identity() -> Preconditioner:
     """No preconditioning: A_n = 1."""
-    return Preconditioner(lambda params: (), lambda gradient, state: (lambda g: g, state))
+    return Preconditioner(lambda params: (), lambda gradient, state: (lambda g: g, state), True)
 
 
 def adagrad(eps: Any = 0.1) -> Preconditioner:
@@ -75,7 +78,7 @@ def adagrad(eps: Any = 0.1) -> Preconditioner:
 
         return precondition, AdagradState(total)
 
-    return Preconditioner(init, update)
+    return Preconditioner(init, update, self_adjoint=True)
 
 
 def _zeros(p: jax.Array) -> jax.Array:

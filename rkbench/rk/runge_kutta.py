@@ -204,7 +204,10 @@ class _Step(NamedTuple):
         penalized = lambda theta: self.terms.penalized(grad_fn(theta), theta, count)  # noqa: E731
         precondition, new = self.preconditioner.update(gradient, state.preconditioner)
         first = precondition(gradient)
-        start = Start(count, params, gradient, penalized, precondition, first, value, extra_args)
+        self_adjoint = self.preconditioner.self_adjoint
+        start = Start(
+            count, params, gradient, penalized, precondition, first, value, extra_args, self_adjoint
+        )
         return start, new
 
 
