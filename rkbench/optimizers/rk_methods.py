@@ -52,10 +52,11 @@ class Keyword(NamedTuple):
 class RungeKuttaMethod:
     """A registered name: some parts chosen for good, the others left to keywords."""
 
-    spending = Spending.FIXED
-
     def __init__(self, name: str, momentum: float = 0.0, **chosen: str | Tableau) -> None:
         self.name = name
+        # Newton's method and Krylov solvers take as many iterations as the loss demands.
+        implicit = isinstance(chosen.get("tableau"), str) and chosen["tableau"] in IMPLICIT
+        self.spending = Spending.BY_LOSS if implicit else Spending.FIXED
         self._chosen = chosen
         self._open = {
             part: default

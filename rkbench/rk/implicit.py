@@ -8,7 +8,8 @@ need a solution each. With the field k = A_n g of a preconditioner, K = A_n q an
 
     G(q) = q - g(y) = 0,    y = p - c A_n q,    G'(q) = 1 + c H(y) A_n
 
-at p = theta_n - h sum_{j<i} a_ij K_j. Newton's method starts at q = 0. Each of its corrections is
+at p = theta_n - h sum_{j<i} a_ij K_j. Newton's method starts at q = 0, or at y = theta_n where an
+explicit stage came before. Each of its corrections is
 solved for by Hessian-vector products, two gradient evaluations each, and one evaluation gives the
 new residual. No matrix is formed.
 
@@ -59,8 +60,8 @@ class ImplicitTableau(NamedTuple):
     Attributes:
       name: the method's.
       order: its order of convergence.
-      a: lower triangular with the diagonal: row i has i + 1 numbers. An explicit stage, 0 on the
-        diagonal, can be the first only.
+      a: lower triangular with the diagonal: row i has i + 1 numbers. A first stage with 0 on the
+        diagonal is explicit, and then a second one is the last.
       b: the weights.
     """
 
@@ -104,7 +105,7 @@ class Solver(NamedTuple):
       newton_iterations: the most corrections of Newton's method a stage, >= 1.
       krylov_iterations: the most Hessian-vector products a correction, >= 1.
       tolerance: of the relative residual ||G(q)|| / ||q||. A residual of four units of rounding of
-        the parameters, relative to ||g(p)||, is small enough too: there is none smaller.
+        the parameters, relative to the first ||g||, is small enough too: there is none smaller.
       hvp: how Hessian-vector products are made, "forward" or "reverse", see `dalr`.
     """
 
@@ -180,9 +181,10 @@ class _Newton(NamedTuple):
     ended: jax.Array  # whether a correction made the residual no smaller: bool
 
 
-def _stage(solver: Solver, start: Start, point: Vector, c: jax.Array, g: Vector) -> _Newton:
-    """Solves for a stage, from q = 0, where -G = g(point) = g."""
-    g = widen(g)
+def _stage(
+    solver: Solver, start: Start, point: Vector, c: jax.Array, q: Vector, g: Vector
+) -> _Newton:
+    """Solves for a stage, beginning at q, where the gradient is g."""
     before = _size(start, g)
     norm = functools.partial(_size, start)
 
@@ -209,9 +211,9 @@ def _stage(solver: Solver, start: Start, point: Vector, c: jax.Array, g: Vector)
         target = solver.enough(start, q, before).target(scale(0.0, q), norm)
         return _Newton(q, r, size, target, newton, krylov, ~better)
 
-    zero, q = jnp.zeros((), jnp.int32), scale(0.0, g)
-    target = solver.enough(start, q, before).target(q, norm)
-    first = _Newton(q, g, before, target, zero, zero, jnp.zeros((), bool))
+    zero, r = jnp.zeros((), jnp.int32), add_scaled(g, -1.0, q)
+    target = solver.enough(start, q, before).target(scale(0.0, q), norm)
+    first = _Newton(q, r, norm(r), target, zero, zero, jnp.zeros((), bool))
     last = repeat(unfinished, correct, first)
     # A gradient that is no number is passed on, as by explicit methods: standing still would hide it.
     finite = jnp.isfinite(before)
@@ -257,17 +259,22 @@ def diagonally_implicit(tableau: ImplicitTableau, solver: Solver) -> Method:
         ks: list[Vector] = []
         newton = krylov = jnp.zeros((), jnp.int32)
         evaluations, outcomes = 0, []
+        g_n = widen(start.gradient)
+        explicit = tableau.a[0][-1] == 0
         for row in tableau.a:
-            if not ks and row[-1] == 0:
+            if explicit and not ks:
                 ks.append(widen(start.first))
                 continue
-            point, g = start.params, start.gradient
-            if ks:
-                for a, k in zip(row, ks, strict=False):
-                    point = add_scaled(point, -h * a, k)
-                g = start.grad_fn(point)
+            c, point, q, g = h * row[-1], start.params, scale(0.0, g_n), g_n
+            for a, k in zip(row, ks, strict=False):
+                point = add_scaled(point, -h * a, k)
+            if explicit:  # p may be far out: begin at y = theta_n instead, where g is known
+                q = scale(-row[0] / row[-1], g_n)
+            if ks and not (explicit and start.self_adjoint):
+                y = add_scaled(point, -c, start.precondition(q))
+                g = widen(cast_like(start.grad_fn(y), start.gradient))
                 evaluations += 1
-            solved = _stage(solver, start, point, h * row[-1], g)
+            solved = _stage(solver, start, point, c, q, g)
             ks.append(start.precondition(solved.q))
             newton, krylov = newton + solved.newton, krylov + solved.krylov
             outcomes.append(_outcome(solved.size, solved.target, _size(start, solved.q)))
@@ -352,7 +359,9 @@ def rosenbrock_euler(
         target = enough.target(solution.x, norm)
         outcome = _outcome(solution.residual, target, norm(solution.x))
         # A gradient that is no number is passed on.
-        k = jax.tree.map(lambda k, first: jnp.where(jnp.isfinite(norm(b)), k, first), k, start.first)
+        k = jax.tree.map(
+            lambda k, first: jnp.where(jnp.isfinite(norm(b)), k, first), k, start.first
+        )
         return Advance(
             cast_like(k, start.first),
             2 * solution.products,

@@ -35,6 +35,7 @@ class StepMetrics(NamedTuple):
     learning_rate: Fetched  # h_n, float32
     grad_evals: Fetched  # spent up to and including this step, int32
     ended: Fetched  # whether the budget did not allow this step, nor any later one: bool
+    diagnostics: dict[str, Fetched] = {}  # see `optimizers.diagnostics`; empty for most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ class StepFunction:
             optimizers.step_size(opt_state, default=scalars["learning_rate"]),
             optimizers.grad_evals(opt_state),
             jnp.zeros((), bool) if ended is None else ended,
+            optimizers.diagnostics(opt_state),
         )
         return TrainState(params, model_state, opt_state), metrics
 
