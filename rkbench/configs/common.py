@@ -25,6 +25,7 @@ _FIELD = {"preconditioner": "identity"}  # of the Runge-Kutta methods: what acts
 _STEP = {"step_size": "fixed"}  # the rule for the step size,
 _MOMENTUM = {"momentum": 0.0}  # and the momentum of the Runge-Kutta gradient
 _RUNGE_KUTTA = {**_FIELD, **_STEP, **_MOMENTUM}
+_NEWTON = {"newton_iterations": 3, "krylov_iterations": 10, "tolerance": 1e-3}
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -44,10 +45,16 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "rkc1": {**_RUNGE_KUTTA, "stages": 4, "damping": 0.05, "monotone": False},
     "rkc2": {**_RUNGE_KUTTA, "stages": 4, "damping": 2 / 13},
     "rkl2": {**_RUNGE_KUTTA, "stages": 4},
+    "implicit_euler": {**_RUNGE_KUTTA, **_NEWTON},
+    "implicit_midpoint": {**_RUNGE_KUTTA, **_NEWTON},
+    "crank_nicolson": {**_RUNGE_KUTTA, **_NEWTON},
+    "sdirk2": {**_RUNGE_KUTTA, **_NEWTON},
+    "rosenbrock_euler": {**_RUNGE_KUTTA, "krylov_iterations": 10, "tolerance": 1e-3},
     "rk": _RUNGE_KUTTA,  # and tableau: a name, or {"a": (...), "b": (...), "order": ...}
     "rk4_adagrad": {**_STEP, **_MOMENTUM, "eps": 0.1},
     "rk4_modified_adagrad": {**_STEP, **_MOMENTUM},
     "rk4_natural": {**_STEP, **_MOMENTUM, "alpha": -1.0},
+    "rk4_adam": {**_STEP, **_MOMENTUM, **_ADAM},
     "rk4_dalr": {**_FIELD, **_MOMENTUM, "c": 1.0, "p": 0.8},
     "rk4_momentum": {**_FIELD, **_STEP, "momentum": 0.95},
 }
@@ -60,7 +67,7 @@ have more, of the parts one chooses or seldom used ones of optax's: `key=value` 
 WHOLE = frozenset(
     (
         *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "rank", "seed"),
-        *("stages",),
+        *("stages", "newton_iterations", "krylov_iterations"),
         *("print_win_rate_every_n_steps", "update_interval", "update_proj_gap", "warmup_steps"),
     )
 )

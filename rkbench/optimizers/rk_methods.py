@@ -37,7 +37,11 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "preconditioner": Preconditioner,
     "step_size": StepSizeRule,
 }
-TERMS = {"weight_decay": 0.0, "l2": 0.0}  # keywords of every method beside its parts
+TERMS = {
+    "weight_decay": 0.0,
+    "l2": 0.0,
+    "nesterov": False,
+}  # keywords of every method beside its parts
 NOT_KEYWORDS = ("table", "learning_rate")  # parameters of factories that users give otherwise
 
 
@@ -191,6 +195,7 @@ RK_METHODS: dict[str, RungeKuttaMethod] = {
         RungeKuttaMethod("rk4_adagrad", tableau="rk4", preconditioner="adagrad"),
         RungeKuttaMethod("rk4_modified_adagrad", tableau="rk4", preconditioner="modified_adagrad"),
         RungeKuttaMethod("rk4_natural", tableau="rk4", preconditioner="natural"),
+        RungeKuttaMethod("rk4_adam", tableau="rk4", preconditioner="adam"),
         RungeKuttaMethod("rk4_dalr", tableau="rk4", step_size="dalr"),
         # beta = 0.95 is the paper's, tuned on MNIST and Fashion-MNIST (Appendix D.4).
         RungeKuttaMethod("rk4_momentum", tableau="rk4", momentum=0.95),

@@ -46,9 +46,11 @@ from rkbench.rk.preconditioners import (
     PRECONDITIONERS,
     Preconditioner,
     adagrad,
+    adam,
     identity,
     modified_adagrad,
     natural,
+    rmsprop,
 )
 from rkbench.rk.rk_gradient import explicit, rk_gradient
 from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
@@ -95,6 +97,7 @@ __all__ = [
     "StepSizeRule",
     "Tableau",
     "adagrad",
+    "adam",
     "crank_nicolson",
     "dalr",
     "explicit",
@@ -109,6 +112,7 @@ __all__ = [
     "rkc1",
     "rkc2",
     "rkl2",
+    "rmsprop",
     "rosenbrock_euler",
     "runge_kutta",
     "sdirk2",

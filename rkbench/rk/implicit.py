@@ -4,14 +4,13 @@ The stages of a diagonally implicit Runge-Kutta method,
 
     K_i = k(theta_n - h sum_{j<i} a_ij K_j - h a_ii K_i),        g* = sum_i b_i K_i,
 
-need a solution each. With the field k = A_n g of a preconditioner, K = A_n q and c = h a_ii, this is
+need a solution each. With the field k = A_n g of a preconditioner, K = A_n q and c = h a_ii,
 
     G(q) = q - g(y) = 0,    y = p - c A_n q,    G'(q) = 1 + c H(y) A_n
 
 at p = theta_n - h sum_{j<i} a_ij K_j. Newton's method starts at q = 0, or at y = theta_n where an
-explicit stage came before. Each of its corrections is
-solved for by Hessian-vector products, two gradient evaluations each, and one evaluation gives the
-new residual. No matrix is formed.
+explicit stage came before. Each of its corrections is solved for by Hessian-vector products, two
+gradient evaluations each, and one evaluation gives the new residual. No matrix is formed.
 
 Where A_n is a symmetric positive semi-definite map, as without a preconditioner, with `adagrad`
 and the like, H A_n is self-adjoint in the inner product u^T A_n v, and conjugate gradients in it
@@ -215,7 +214,7 @@ def _stage(
     target = solver.enough(start, q, before).target(scale(0.0, q), norm)
     first = _Newton(q, r, norm(r), target, zero, zero, jnp.zeros((), bool))
     last = repeat(unfinished, correct, first)
-    # A gradient that is no number is passed on, as by explicit methods: standing still would hide it.
+    # A gradient that is no number is passed on: standing still would hide it.
     finite = jnp.isfinite(before)
     q = jax.tree.map(lambda q, g: jnp.where(finite, q, g), last.q, g)
     return last._replace(q=q)

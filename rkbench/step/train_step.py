@@ -35,7 +35,7 @@ class StepMetrics(NamedTuple):
     learning_rate: Fetched  # h_n, float32
     grad_evals: Fetched  # spent up to and including this step, int32
     ended: Fetched  # whether the budget did not allow this step, nor any later one: bool
-    diagnostics: dict[str, Fetched] = {}  # see `optimizers.diagnostics`; empty for most
+    diagnostics: dict[str, Fetched]  # see `optimizers.diagnostics`; empty for most
 
 
 @dataclasses.dataclass(frozen=True)
