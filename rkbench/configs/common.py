@@ -33,6 +33,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": _ADAM,
     "adamw": {**_ADAM, "weight_decay": 1e-4},
     "nadamw": {**_ADAM, "weight_decay": 1e-4},
+    "sgd_g2": {"beta": 0.9},
+    "rgd": {"momentum": 0.9, "delta": 1.0, "alpha": 1.0},
+    "aggmo": {"betas": (0.0, 0.9, 0.99)},
     "euler": _RUNGE_KUTTA,
     "midpoint": _RUNGE_KUTTA,
     "heun": _RUNGE_KUTTA,
@@ -78,6 +81,9 @@ They stand here for the same reason, and a test compares them too.
 
 FAMILY = "runge_kutta"
 """The preset of the Runge-Kutta methods that a config file names no preset for."""
+
+KIN = {"sgd_g2": "sgd", "rgd": "momentum", "aggmo": "momentum", "rk4_adam": "adam"}
+"""Optimizers whose preset is that of another one where a config file names none for them."""
 
 OPTAX_PREFIX = "optax:"
 _OPTAX_PRESET = {"learning_rate": 1e-3}  # Adam's; the paper runs no other optimizer of optax's
@@ -161,7 +167,11 @@ def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
 
 
 def _of_optimizer(name: str, presets: Mapping[str, Preset], default: Any) -> Any:
-    """The preset of the optimizer, else that of its family, else `default`."""
+    """The preset of the optimizer, else that of its kin or family, else `default`."""
+    kin = KIN.get(name)
+    if name not in presets and kin in presets:
+        foreign = OPTIMIZERS[kin].keys() - OPTIMIZERS[name].keys()
+        return {key: value for key, value in presets[kin].items() if key not in foreign}
     is_runge_kutta = "preconditioner" in OPTIMIZERS.get(name, {})
     return presets.get(name, presets.get(FAMILY, default) if is_runge_kutta else default)
 

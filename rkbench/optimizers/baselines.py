@@ -1,4 +1,4 @@
-"""First-order optimizers to compare with: five by name, and all that optax exports.
+"""First-order optimizers to compare with: eight by name, and all that optax exports.
 
 Each is wrapped by `count_grad_evals`, so that results can be compared at equal computation.
 """
@@ -17,6 +17,7 @@ from optax import contrib
 from rkbench.errors import UserError, unknown
 from rkbench.optimizers import optimizer_states
 from rkbench.optimizers.optimizer_states import find
+from rkbench.optimizers.related import RGDState, aggmo, rgd, rgd_eval_params, sgd_g2
 from rkbench.rk.checks import DECAY, FINITE, NON_NEGATIVE, POSITIVE, check_number
 from rkbench.rk.step_size import StepSizeRule, check_learning_rate
 
@@ -103,6 +104,12 @@ def one_evaluation(before: Any, after: Any) -> Any:
     return 1
 
 
+def two_evaluations(before: Any, after: Any) -> Any:
+    """The gradient itself and one more."""
+    del before, after
+    return 2
+
+
 class CountGradEvalsState(NamedTuple):
     """The state of `count_grad_evals`."""
 
@@ -173,6 +180,7 @@ MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Spending, Mapping[str, str]]]
 # are then the points at which it wants gradients. (state, parameters) -> parameters.
 EVAL_PARAMS: dict[type, Callable[[Any, Any], Any]] = {
     contrib.ScheduleFreeState: contrib.schedule_free_eval_params,  # x, the average; not y
+    RGDState: rgd_eval_params,  # x_k, not x_{k+1/2}
     optax.LookaheadState: lambda state, params: params.slow,  # a wrapper: registered under no name
 }
 
@@ -302,5 +310,8 @@ BASELINES: dict[str, Baseline] = {
         Baseline("adam", optax.adam),
         Baseline("adamw", optax.adamw),
         Baseline("nadamw", nadamw),
+        Baseline("sgd_g2", sgd_g2, two_evaluations, extra_args={"grad_fn": "grad_fn"}),
+        Baseline("rgd", rgd),
+        Baseline("aggmo", aggmo),
     )
 }
