@@ -37,8 +37,8 @@ def sgd_g2(learning_rate: Any, beta: Any = 0.9) -> optax.GradientTransformationE
 
     Source: I. Ayadi and G. Turinici, "Stochastic Runge-Kutta methods and adaptive SGD-G2 stochastic
     gradient descent", ICPR 2020, arXiv:2002.09304. The paper's own text was not at hand: the rule
-    is that of two public descriptions, which agree in the factor 2, in both branches of h_{n+1} and in
-    the step with the new h. Not settled: whether the paper bounds h otherwise, and its value of
+    is that of two public descriptions, which agree in the factor 2, in both branches of h_{n+1} and
+    in the step with the new h. Not settled: whether the paper bounds h otherwise, and its value of
     beta; 0.9 is that of public code. `learning_rate` is h_0, and a schedule scales every h_n.
 
     A step spends two gradients, and `update` needs `grad_fn`.
@@ -148,8 +148,8 @@ def aggmo(
     With one beta it is classical momentum. K copies of the parameters are kept.
 
     Source: J. Lucas, S. Sun, R. Zemel and R. Grosse, "Aggregated momentum: stability through
-    passive damping", ICLR 2019. Its betas are 1 - a^i for i = 0, ..., K - 1, with a = 0.1 and K = 3 as
-    defaults: (0, 0.9, 0.99).
+    passive damping", ICLR 2019. Its betas are 1 - a^i for i = 0, ..., K - 1, with a = 0.1 and K = 3
+    as defaults: (0, 0.9, 0.99).
     """
     if isinstance(betas, str) or not isinstance(betas, Sequence) or not betas:
         raise UserError(f"betas must be a sequence of numbers in [0, 1), not {betas!r}")
