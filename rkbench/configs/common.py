@@ -168,7 +168,7 @@ def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
 
 def _of_optimizer(name: str, presets: Mapping[str, Preset], default: Any) -> Any:
     """The preset of the optimizer, else that of its kin or family, else `default`."""
-    kin = KIN.get(name)
+    kin = KIN.get(name, name)
     if name not in presets and kin in presets:
         foreign = OPTIMIZERS[kin].keys() - OPTIMIZERS[name].keys()
         return {key: value for key, value in presets[kin].items() if key not in foreign}

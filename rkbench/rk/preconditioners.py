@@ -172,7 +172,8 @@ def adam(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Preconditioner:
     averages = not (isinstance(b1, (int, float)) and b1 == 0)
 
     def init(params: Vector) -> AdamState:
-        mean = jax.tree.map(jnp.zeros_like, widen(params)) if averages else ()
+        wide = lambda p: jnp.zeros_like(p, dtype=wide_dtype(p.dtype))  # noqa: E731
+        mean = jax.tree.map(wide, params) if averages else ()
         return AdamState(jnp.zeros((), jnp.int32), mean, jax.tree.map(_zeros, params))
 
     def roots(state: AdamState) -> Vector:

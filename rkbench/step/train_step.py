@@ -1,7 +1,7 @@
 """One training step as a pure function of one seed's state; `program.Program` repeats it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ class StepMetrics(NamedTuple):
     learning_rate: Fetched  # h_n, float32
     grad_evals: Fetched  # spent up to and including this step, int32
     ended: Fetched  # whether the budget did not allow this step, nor any later one: bool
-    diagnostics: dict[str, Fetched]  # see `optimizers.diagnostics`; empty for most
+    diagnostics: Mapping[str, Fetched]  # see `optimizers.diagnostics`; empty for most
 
 
 @dataclasses.dataclass(frozen=True)

@@ -162,7 +162,7 @@ def test_alpha_that_is_not_finite_is_refused():
 def test_eulers_method_with_moments_is_optaxs_optimizer(ours, theirs, x64):
     trajectories = []
     for optimizer in (ours(), theirs()):
-        x = {"u": jnp.asarray(START[0]), "v": jnp.asarray(START[1])}
+        x: Any = {"u": jnp.asarray(START[0]), "v": jnp.asarray(START[1])}
         state, points = optimizer.init(x), []
         for _ in range(8):
             updates, state = optimizer.update(gradient(x), state, x)
