@@ -95,10 +95,15 @@ def dense_step(name, field, jacobian, x, h):
     return x - h * sum(b * k for b, k in zip(table.b, ks, strict=True))
 
 
-@each
 @pytest.mark.parametrize(
-    ("kind", "hvp"),
-    [("plain", "forward"), ("plain", "reverse"), ("adagrad", "forward"), ("natural", "reverse")],
+    ("name", "kind", "hvp"),
+    [
+        *((name, "adagrad", "forward") for name in IMPLICIT),
+        ("sdirk2", "plain", "reverse"),
+        ("implicit_euler", "natural", "reverse"),
+        ("crank_nicolson", "natural", "forward"),
+        ("rosenbrock_euler", "natural", "forward"),
+    ],
 )
 def test_a_step_is_that_of_dense_solves(x64, name, kind, hvp):
     h, g = 0.7, numpy_gradient(START)
@@ -130,8 +135,10 @@ def test_a_step_is_that_of_dense_solves(x64, name, kind, hvp):
     assert float(state.method.residual) <= 1e-12
 
 
-@each
-@pytest.mark.parametrize("preconditioner", [None, natural()], ids=["cg", "gmres"])
+@pytest.mark.parametrize(
+    ("name", "preconditioner"),
+    [*((name, None) for name in IMPLICIT), ("crank_nicolson", natural())],
+)
 def test_every_evaluation_is_counted(name, preconditioner):
     # Evaluations that really happen at run time: a product runs the gradient and its derivative.
     calls = {"gradient": 0, "product": 0}
