@@ -238,6 +238,8 @@ class Baseline(NamedTuple):
             if norm is not None:
                 check_number(name, norm, POSITIVE)
                 optimizer = optax.chain(optax.clip_by_global_norm(norm), optimizer)
+                if "grad_fn" in self.extra_args:
+                    optimizer = _with_clipped_grad_fn(optimizer, norm)
         return count_grad_evals(optimizer, self.evaluations, self.extra_args)
 
     def _made(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -258,6 +260,22 @@ class Baseline(NamedTuple):
         for parameter in inspect.signature(self.factory).parameters.values():
             if parameter.default is parameter.empty and parameter.name not in arguments:
                 raise UserError(f"optimizer {self.name!r} needs a {parameter.name}")
+
+
+def _with_clipped_grad_fn(
+    optimizer: optax.GradientTransformationExtraArgs, norm: float
+) -> optax.GradientTransformationExtraArgs:
+    """`optimizer` with further gradients clipped as the first one is: it compares them."""
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(updates, state, params=None, *, grad_fn: Any = None, **extra_args):
+        def clipped(theta):
+            return clip.update(grad_fn(theta), optax.EmptyState())[0]
+
+        given = None if grad_fn is None else clipped
+        return optimizer.update(updates, state, params, grad_fn=given, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 @functools.cache

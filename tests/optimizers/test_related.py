@@ -50,11 +50,24 @@ def test_sgd_g2_against_numpy(x64):
 def test_a_schedule_scales_the_steps_of_sgd_g2(x64):
     # While the factor of two steps is known: the second is half as long as without a schedule.
     plain, _ = trajectory(create("sgd_g2", 1e-3), 1)
-    halved, state = trajectory(create("sgd_g2", lambda count: 1e-3 / (1 + count)), 2)
+    halved, state = trajectory(create("sgd_g2", lambda count: 1e-3 / (1 + count.astype(float))), 2)
     factor = float(optax.tree.get(state, "factor"))
     expected = plain[0] - 0.5e-3 * factor * gradient(plain[0])
     np.testing.assert_allclose(halved[1], expected, rtol=1e-13)
     assert factor > 1
+
+
+def test_sgd_g2_compares_clipped_gradients(x64):
+    def clipped(x):
+        g = gradient(x)
+        return g / max(1.0, np.linalg.norm(g) / 0.5)
+
+    found, _ = trajectory(create("sgd_g2", 0.5, clip_norm=0.5), 1)
+    g, probe = clipped(START), clipped(START - 0.5 * clipped(START))
+    change = g - probe
+    ratio = 2 * (change @ g) / (change @ change)
+    factor = 0.9 + 0.1 * ratio if ratio >= 1 else 0.1 * ratio
+    np.testing.assert_allclose(found[0], START - 0.5 * factor * g, rtol=1e-12)
 
 
 def numpy_rgd(rate, mu, delta, alpha, steps, x):
