@@ -27,6 +27,9 @@ from rkbench.configs.optimizers import OPTIMIZERS, is_whole
 FAMILY = "runge_kutta"
 """The preset of the Runge-Kutta methods that a config file names no preset for."""
 
+KIN = {"sgd_g2": "sgd", "rgd": "momentum", "aggmo": "momentum", "rk4_adam": "adam"}
+"""Optimizers whose preset is that of another one where a config file names none for them."""
+
 OPTAX_PREFIX = "optax:"
 _NO_PRESET = {"learning_rate": 1e-3}  # Adam's, for optimizers that the paper does not run
 
@@ -136,6 +139,8 @@ def _preset(name: str, presets: Mapping[str, Preset]) -> Preset:
         return presets.get(FAMILY, _NO_PRESET) if rate is None else {"learning_rate": rate}
     if name not in presets and name not in OPTIMIZERS:
         raise _unknown("optimizer", name, (*names(), f"{OPTAX_PREFIX}<name>"))
+    if name not in presets and KIN.get(name) in presets:
+        return _of_kin(name, presets)
     if name in presets or not optimizers.is_method(name):
         return presets.get(name, _NO_PRESET)
     preset = presets.get(FAMILY, _NO_PRESET)
@@ -154,9 +159,18 @@ def _of_word(name: str, presets: Mapping[str, Preset], base: Mapping[str, Preset
     """
     is_method = optimizers.is_method(name) or "preconditioner" in _keywords(name)
     of_family = optimizers.is_plain_method(name) or (is_method and name not in base)
+    if name not in presets and KIN.get(name) in presets:
+        return _of_kin(name, presets)
     if name in presets or not of_family:
         return presets.get(name, {})
     return {**presets.get(FAMILY, {}), **_own_step_size(name)}
+
+
+def _of_kin(name: str, presets: Mapping[str, Preset]) -> Preset:
+    """What the presets say of an optimizer's kin, but for keywords that it does not have."""
+    kin = KIN[name]
+    foreign = OPTIMIZERS[kin].keys() - OPTIMIZERS[name].keys()
+    return {key: value for key, value in presets[kin].items() if key not in foreign}
 
 
 def _split(variant: str) -> list[str]:

@@ -36,10 +36,19 @@ class Factory(NamedTuple):
     keywords: Mapping[str, Any] = {}  # those that are shown
 
 
+_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+_KRYLOV = {"krylov_iterations": 10, "tolerance": 1e-3}
+_NEWTON = {"newton_iterations": 3, **_KRYLOV}
+
 FACTORIES: dict[str, Mapping[str, Any]] = {
     "rkc1": {"stages": 4, "damping": 0.05, "monotone": False},
     "rkc2": {"stages": 4, "damping": 2 / 13},
     "rkl2": {"stages": 4},
+    "implicit_euler": _NEWTON,
+    "implicit_midpoint": _NEWTON,
+    "crank_nicolson": _NEWTON,
+    "sdirk2": _NEWTON,
+    "rosenbrock_euler": _KRYLOV,
 }
 
 COMPOSED: dict[str, Composed] = {
@@ -47,12 +56,11 @@ COMPOSED: dict[str, Composed] = {
     "rk4_adagrad": Composed({"tableau": "rk4", "preconditioner": "adagrad"}, {"eps": 0.1}),
     "rk4_modified_adagrad": Composed({"tableau": "rk4", "preconditioner": "modified_adagrad"}),
     "rk4_natural": Composed({"tableau": "rk4", "preconditioner": "natural"}, {"alpha": -1.0}),
+    "rk4_adam": Composed({"tableau": "rk4", "preconditioner": "adam"}, _ADAM),
     "rk4_dalr": Composed({"tableau": "rk4", "step_size": "dalr"}, {"c": 1.0, "p": 0.8}),
     # beta = 0.95 is the paper's, tuned on MNIST and Fashion-MNIST (Appendix D.4).
     "rk4_momentum": Composed({"tableau": "rk4"}, {"momentum": 0.95}),
 }
-
-_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 
 BASELINES: dict[str, Factory] = {
     "sgd": Factory("rkbench.optimizers.baselines:sgd"),
@@ -60,6 +68,9 @@ BASELINES: dict[str, Factory] = {
     "adam": Factory("optax:adam", _ADAM),
     "adamw": Factory("optax:adamw", {**_ADAM, "weight_decay": 1e-4}),
     "nadamw": Factory("rkbench.optimizers.baselines:nadamw", {**_ADAM, "weight_decay": 1e-4}),
+    "sgd_g2": Factory("rkbench.optimizers.related:sgd_g2", {"beta": 0.9}),
+    "rgd": Factory("rkbench.optimizers.related:rgd", {"momentum": 0.9, "delta": 1.0, "alpha": 1.0}),
+    "aggmo": Factory("rkbench.optimizers.related:aggmo", {"betas": (0.0, 0.9, 0.99)}),
 }
 
 # Of optax's optimizers and of parts, whose keywords stand in no row above.

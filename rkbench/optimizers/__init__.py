@@ -38,7 +38,7 @@ from rkbench.optimizers.combine import (
 )
 from rkbench.optimizers.optimizer_states import find
 from rkbench.optimizers.rk_methods import RK_METHODS, RungeKuttaMethod, check_called
-from rkbench.rk import RungeKuttaState, Tableau
+from rkbench.rk import ImplicitState, RungeKuttaState, Tableau
 
 if TYPE_CHECKING:
     from rkbench.optimizers.flax_train_state import TrainState
@@ -49,6 +49,7 @@ __all__ = [
     "bind",
     "check_first_stage",
     "create",
+    "diagnostics",
     "eval_params",
     "evaluated_elsewhere",
     "grad_evals",
@@ -191,9 +192,25 @@ def evaluated_elsewhere(state: Any) -> bool:
     return bool(find(state, *EVAL_PARAMS))
 
 
-def spending(name: str | Tableau) -> Spending:
-    """What decides the gradient evaluations of a step."""
-    return _entry(name).spending
+def spending(name: str | Tableau, tableau: Any = None) -> Spending:
+    """What decides the gradient evaluations of a step; `tableau` is the keyword that `rk` takes."""
+    entry = _entry(name)
+    if isinstance(entry, RungeKuttaMethod) and isinstance(tableau, str):
+        entry = _entry(tableau)
+    return entry.spending
+
+
+def diagnostics(state: Any) -> dict[str, jax.Array]:
+    """What an optimizer's method tells of its solvers: scalars by the name they are logged under.
+
+    Of an implicit method, the steps so far whose equations were not solved, and the last step's
+    relative residual. Empty for all others.
+    """
+    found = find(state, ImplicitState)
+    if len(found) != 1:
+        return {}
+    solver = found[0]
+    return {"solver/unconverged": solver.unconverged, "solver/residual": solver.residual}
 
 
 def _own() -> dict[str, RungeKuttaMethod | Baseline]:

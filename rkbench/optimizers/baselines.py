@@ -1,4 +1,4 @@
-"""First-order optimizers to compare with: five by name, and all that optax exports.
+"""First-order optimizers to compare with: eight by name, and all that optax exports.
 
 Each is wrapped by `count_grad_evals`, so that results can be compared at equal computation.
 """
@@ -19,6 +19,7 @@ from rkbench.configs import optimizers as rows
 from rkbench.errors import UserError, unknown
 from rkbench.optimizers import optimizer_states
 from rkbench.optimizers.optimizer_states import find
+from rkbench.optimizers.related import RGDState, rgd_eval_params
 from rkbench.rk.checks import DECAY, FINITE, NON_NEGATIVE, POSITIVE, check_number
 from rkbench.rk.step_size import StepSizeRule, check_learning_rate
 
@@ -105,6 +106,12 @@ def one_evaluation(before: Any, after: Any) -> Any:
     return 1
 
 
+def two_evaluations(before: Any, after: Any) -> Any:
+    """The gradient itself and one more."""
+    del before, after
+    return 2
+
+
 class CountGradEvalsState(NamedTuple):
     """The state of `count_grad_evals`."""
 
@@ -167,6 +174,7 @@ MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Spending, Mapping[str, str]]]
         Spending.BY_LOSS,
         {"value": "value", "grad": "grad", "value_fn": "value_fn"},
     ),
+    "sgd_g2": (two_evaluations, Spending.FIXED, {"grad_fn": "grad_fn"}),
     "optax:contrib.sophia": (hutchinson_evaluations, Spending.SCHEDULED, {"obj_fn": "value_fn"}),
 }
 
@@ -175,6 +183,7 @@ MORE_THAN_A_GRADIENT: dict[str, tuple[Evaluations, Spending, Mapping[str, str]]]
 # are then the points at which it wants gradients. (state, parameters) -> parameters.
 EVAL_PARAMS: dict[type, Callable[[Any, Any], Any]] = {
     contrib.ScheduleFreeState: contrib.schedule_free_eval_params,  # x, the average; not y
+    RGDState: rgd_eval_params,  # x_k, not x_{k+1/2}
     optax.LookaheadState: lambda state, params: params.slow,  # a wrapper: registered under no name
 }
 
@@ -232,6 +241,8 @@ class Baseline(NamedTuple):
             if norm is not None:
                 check_number(name, norm, POSITIVE)
                 optimizer = optax.chain(optax.clip_by_global_norm(norm), optimizer)
+                if "grad_fn" in self.extra_args:
+                    optimizer = _with_clipped_grad_fn(optimizer, norm)
         return count_grad_evals(optimizer, self.evaluations, self.extra_args)
 
     def _made(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -252,6 +263,22 @@ class Baseline(NamedTuple):
         for parameter in inspect.signature(self.factory).parameters.values():
             if parameter.default is parameter.empty and parameter.name not in arguments:
                 raise UserError(f"optimizer {self.name!r} needs a {parameter.name}")
+
+
+def _with_clipped_grad_fn(
+    optimizer: optax.GradientTransformationExtraArgs, norm: float
+) -> optax.GradientTransformationExtraArgs:
+    """`optimizer` with further gradients clipped as the first one is: it compares them."""
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(updates, state, params=None, *, grad_fn: Any = None, **extra_args):
+        def clipped(theta):
+            return clip.update(grad_fn(theta), optax.EmptyState())[0]
+
+        given = None if grad_fn is None else clipped
+        return optimizer.update(updates, state, params, grad_fn=given, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 @functools.cache
@@ -305,7 +332,11 @@ def _baseline(name: str, function: str) -> Baseline:
     public = function.replace("optax.contrib:", "optax:contrib.")
     if public in optax_optimizers():
         return optax_optimizers()[public]._replace(name=name)
-    return Baseline(name, _function(function))
+    baseline = Baseline(name, _function(function))
+    if name in MORE_THAN_A_GRADIENT:
+        evaluations, spending, extra_args = MORE_THAN_A_GRADIENT[name]
+        return baseline._replace(evaluations=evaluations, spending=spending, extra_args=extra_args)
+    return baseline
 
 
 def _function(path: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from rkbench.errors import UserError, unknown
 from rkbench.optimizers.baselines import Spending
 from rkbench.rk import (
     FAMILIES,
+    IMPLICIT,
     PRECONDITIONERS,
     STABILIZED,
     STEP_SIZES,
@@ -26,7 +27,8 @@ from rkbench.rk.clipped import clipped
 
 def _tableaus() -> dict[str, Callable[..., Any]]:
     fixed = {name: lambda table=table: table for name, table in TABLEAUS.items()}
-    return fixed | FAMILIES | STABILIZED  # these follow a recurrence in place of a tableau
+    # The last two follow a recurrence and an equation in place of a tableau.
+    return fixed | FAMILIES | STABILIZED | IMPLICIT
 
 
 # Each part's factories by name. The parts' names are keywords of every Runge-Kutta method.
@@ -40,7 +42,11 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "preconditioner": Preconditioner,
     "step_size": StepSizeRule,
 }
-TERMS = {"weight_decay": 0.0, "l2": 0.0}  # keywords of every method beside its parts
+TERMS = {
+    "weight_decay": 0.0,
+    "l2": 0.0,
+    "nesterov": False,
+}  # keywords of every method beside its parts
 NOT_KEYWORDS = ("table", "learning_rate")  # parameters of factories that users give otherwise
 
 
@@ -55,10 +61,11 @@ class Keyword(NamedTuple):
 class RungeKuttaMethod:
     """A registered name: some parts chosen for good, the others left to keywords."""
 
-    spending = Spending.FIXED
-
     def __init__(self, name: str, momentum: float = 0.0, **chosen: str | Tableau) -> None:
         self.name = name
+        # Newton's method and Krylov solvers take as many iterations as the loss demands.
+        implicit = isinstance(chosen.get("tableau"), str) and chosen["tableau"] in IMPLICIT
+        self.spending = Spending.BY_LOSS if implicit else Spending.FIXED
         self._chosen = chosen
         self._open = {
             part: default for part, default in rows.PARTS.items() if part not in chosen

@@ -24,6 +24,9 @@ class Steps(Protocol):
     @property
     def grad_evals(self) -> Any: ...
 
+    @property
+    def diagnostics(self) -> Mapping[str, Any]: ...
+
 
 class RunLog:
     """The log of one run in its folder."""
@@ -93,6 +96,7 @@ class RunLog:
                 "batch/loss": history.loss[index],
                 "batch/grad_norm": history.grad_norm[index],
                 "batch/learning_rate": history.learning_rate[index],
+                **{name: values[index] for name, values in history.diagnostics.items()},
             },
         )
 

@@ -16,9 +16,10 @@ At the parameters theta_n, with g = grad L and one mini-batch for the whole step
 
 Equation numbers are those of the paper this package reproduces; see CITATION.cff.
 
-The method is a tableau, a stabilised method (`rkc1`, `rkc2`, `rkl2`) or any other one-step method
-(`Method`); a step-size rule may keep a state,
-see the loss and the stages, and reject a step (`StepSizeRule`; `stateless` makes simple ones).
+The method is a tableau, a stabilised method (`rkc1`, `rkc2`, `rkl2`), an implicit one
+(`implicit_euler`, `sdirk2` and others) or any other one-step method (`Method`); a step-size rule
+may keep a state, see the loss and the stages, and reject a step (`StepSizeRule`; `stateless` makes
+simple ones).
 
     optimizer = runge_kutta(RK4, 0.1, preconditioner=adagrad(eps=0.1), momentum=0.9)
     updates, state = optimizer.update(gradient, state, params, grad_fn=grad_fn)
@@ -41,15 +42,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkbench.rk.error_control import error_control
+    from rkbench.rk.implicit import (
+        IMPLICIT,
+        ImplicitState,
+        crank_nicolson,
+        implicit_euler,
+        implicit_midpoint,
+        rosenbrock_euler,
+        sdirk2,
+    )
     from rkbench.rk.loss_rules import ngn, polyak
     from rkbench.rk.method import Advance, Choice, Method, Start, StepSizeRule, stateless
     from rkbench.rk.preconditioners import (
         PRECONDITIONERS,
         Preconditioner,
         adagrad,
+        adam,
         identity,
         modified_adagrad,
         natural,
+        rmsprop,
     )
     from rkbench.rk.rk_gradient import explicit, rk_gradient
     from rkbench.rk.runge_kutta import RungeKuttaState, runge_kutta
@@ -75,7 +87,7 @@ if TYPE_CHECKING:
 
 # Where the names below are made; those that need no JAX come first.
 _MODULES = ("tableaus", "method", "preconditioners", "stabilized", "step_size", "error_control")
-_MODULES += ("loss_rules", "rk_gradient", "runge_kutta")
+_MODULES += ("loss_rules", "rk_gradient", "implicit", "runge_kutta")
 
 __all__ = [
     "BS32",
@@ -84,6 +96,7 @@ __all__ = [
     "FAMILIES",
     "HEUN",
     "HEUN_EULER",
+    "IMPLICIT",
     "KUTTA3",
     "MIDPOINT",
     "PRECONDITIONERS",
@@ -96,6 +109,7 @@ __all__ = [
     "TABLEAUS",
     "Advance",
     "Choice",
+    "ImplicitState",
     "Method",
     "Preconditioner",
     "Recurrence",
@@ -104,12 +118,16 @@ __all__ = [
     "StepSizeRule",
     "Tableau",
     "adagrad",
+    "adam",
+    "crank_nicolson",
     "dal",
     "dalr",
     "error_control",
     "explicit",
     "fixed",
     "identity",
+    "implicit_euler",
+    "implicit_midpoint",
     "modified_adagrad",
     "natural",
     "ngn",
@@ -119,7 +137,10 @@ __all__ = [
     "rkc1",
     "rkc2",
     "rkl2",
+    "rmsprop",
+    "rosenbrock_euler",
     "runge_kutta",
+    "sdirk2",
     "stabilized",
     "stateless",
 ]

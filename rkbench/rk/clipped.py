@@ -32,4 +32,4 @@ def clipped(preconditioner: Preconditioner, max_norm: float | None) -> Precondit
         precondition, state = preconditioner.update(clip(gradient), state)
         return lambda g: precondition(clip(g)), state
 
-    return Preconditioner(preconditioner.init, update)
+    return preconditioner._replace(update=update, self_adjoint=False)

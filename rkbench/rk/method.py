@@ -27,6 +27,7 @@ class Start(NamedTuple):
     value: Any = None  # L(theta_n), where the caller gives it: a scalar
     extra_args: Mapping[str, Any] = {}
     method: "Method | None" = None  # what will be followed
+    self_adjoint: bool = False  # whether A_n is a symmetric, positive semi-definite linear map
 
     def field(self, params: Vector) -> Vector:
         """k(theta) = A_n g(theta), the field that the stages follow: one gradient evaluation."""

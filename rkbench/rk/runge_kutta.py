@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rkbench.errors import UserError
 from rkbench.rk.arguments import (
     as_vector,
     at,
@@ -43,6 +44,7 @@ def runge_kutta(
     *,
     preconditioner: Preconditioner | None = None,
     momentum: Any = 0.0,
+    nesterov: bool = False,
     clip_norm: Any = None,
     weight_decay: Any = 0.0,
     l2: Any = 0.0,
@@ -61,6 +63,8 @@ def runge_kutta(
         `dalr(c=4.0, p=0.8)`.
       preconditioner: A_n; none by default.
       momentum: beta in [0, 1) of Eq. (9), m <- beta m + g*.
+      nesterov: Nesterov's form of momentum: theta <- theta - h (g* + beta m) with the new m, as in
+        `optax.sgd(nesterov=True)`, instead of theta <- theta - h m.
       clip_norm: the largest norm of g*, over all parameters: a longer g* is shortened to it before
         momentum. None does not clip. (To clip each stage, clip inside `grad_fn` and `gradient`.)
       weight_decay: lambda >= 0 of decoupled weight decay, theta <- theta - h (m + lambda theta), as
@@ -93,6 +97,10 @@ def runge_kutta(
         not have.
     """
     check_parts(method, learning_rate, preconditioner)
+    if nesterov and is_absent(momentum):
+        raise UserError("nesterov=True has no effect without momentum")
+    if not isinstance(nesterov, bool):
+        raise UserError(f"nesterov must be True or False, not {nesterov!r}")
     for argument, number, valid in (
         ("momentum", momentum, DECAY),
         ("clip_norm", clip_norm, POSITIVE),
@@ -112,7 +120,7 @@ def runge_kutta(
         method,
         rule,
         preconditioner or identity(),
-        _Terms(momentum, clip_norm, weight_decay, l2),
+        _Terms(momentum, nesterov, clip_norm, weight_decay, l2),
     )
     return optax.GradientTransformationExtraArgs(step.init, step.update)
 
@@ -121,6 +129,7 @@ class _Terms(NamedTuple):
     """What is added to the gradient, and what is done to g* before the step."""
 
     momentum: Any
+    nesterov: bool
     clip_norm: Any
     weight_decay: Any
     l2: Any
@@ -137,19 +146,26 @@ class _Terms(NamedTuple):
             return value
         return jnp.asarray(value, float) + at(self.l2, count) / 2 * squared_norm(params)
 
-    def direction(self, gradient: Vector, m: Any, count: jax.Array) -> Vector:
-        """m_{n+1} = beta m_n + g*, Eq. (9), with g* clipped."""
-        if self.clip_norm is not None:
-            gradient = clip(gradient, self.clip_norm)
-        if is_absent(self.momentum):
-            return gradient
-        return add_scaled(gradient, at(self.momentum, count), m)
+    def clipped(self, gradient: Vector) -> Vector:
+        """g*, no longer than allowed."""
+        return gradient if self.clip_norm is None else clip(gradient, self.clip_norm)
 
-    def decayed(self, m: Vector, params: Vector, count: jax.Array) -> Vector:
-        """m_{n+1} + lambda theta_n."""
+    def moved(self, gradient: Vector, m: Any, count: jax.Array) -> tuple[Vector, Any]:
+        """(the direction of the step, m_{n+1} = beta m_n + g*), Eq. (9).
+
+        The direction is m_{n+1}, or g* + beta m_{n+1} in Nesterov's form.
+        """
+        if is_absent(self.momentum):
+            return gradient, ()
+        beta = at(self.momentum, count)
+        m = add_scaled(gradient, beta, m)
+        return (add_scaled(gradient, beta, m) if self.nesterov else m), m
+
+    def decayed(self, direction: Vector, params: Vector, count: jax.Array) -> Vector:
+        """The direction + lambda theta_n."""
         if is_absent(self.weight_decay):
-            return m
-        return add_scaled(m, at(self.weight_decay, count), params)
+            return direction
+        return add_scaled(direction, at(self.weight_decay, count), params)
 
 
 class _Step(NamedTuple):
@@ -180,9 +196,11 @@ class _Step(NamedTuple):
         choice = self.rule.choose(start, state.rule)
         h = jnp.asarray(choice.step_size, dtype=float)
         advance = self.method.advance(start, h, state.method)  # g*, Eq. (1)
-        m = self.terms.direction(advance.gradient, state.momentum, state.count)
-        step = scale(-h, self.terms.decayed(m, start.params, state.count))  # Eq. (10)
-        kept = preconditioner, () if is_absent(self.terms.momentum) else m
+        gradient = self.terms.clipped(advance.gradient)
+        gradient, preconditioner = self.preconditioner.average(gradient, preconditioner)
+        direction, m = self.terms.moved(gradient, state.momentum, state.count)
+        step = scale(-h, self.terms.decayed(direction, start.params, state.count))  # Eq. (10)
+        kept = preconditioner, m
         accepted, rule_state = self.rule.review(start, h, advance, choice.state)
         if accepted is not True:
             # Not 0 times the step, which may be infinite.
@@ -217,6 +235,7 @@ class _Step(NamedTuple):
         start = Start(
             *(count, params, gradient, penalized, precondition, first, value, extra_args),
             method=self.method,
+            self_adjoint=self.preconditioner.self_adjoint,
         )
         return start, new
 

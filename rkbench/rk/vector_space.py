@@ -63,23 +63,26 @@ def squared_norm(x: Vector) -> jax.Array:
     return sum(map(_sum_of_squares, jax.tree.leaves(x)), jnp.zeros((), float))
 
 
-def inner(x: Vector, y: Vector) -> jax.Array:
-    """<x, y> = Re sum conj(x) y over all leaves together: a scalar."""
-
-    def product(p: jax.Array, q: jax.Array) -> jax.Array:
-        dtype = jnp.result_type(complex if jnp.iscomplexobj(p) else float)
-        return jnp.sum((jnp.conj(p).astype(dtype) * q.astype(dtype)).real)
-
-    return sum(map(product, jax.tree.leaves(x), jax.tree.leaves(y)), jnp.zeros((), float))
-
-
 def _sum_of_squares(leaf: jax.Array) -> jax.Array:
     """Rows are summed by a product with ones: XLA's CPU backend sums matrices much more slowly."""
     dtype = jnp.result_type(complex if jnp.iscomplexobj(leaf) else float)
-    terms = squares(leaf.astype(dtype))
-    if leaf.ndim < 2:
+    return _sum(squares(leaf.astype(dtype)))
+
+
+def _sum(terms: jax.Array) -> jax.Array:
+    if terms.ndim < 2:
         return jnp.sum(terms)
-    return jnp.sum(jnp.matmul(terms, jnp.ones(leaf.shape[-1:]), precision="highest"))
+    return jnp.sum(jnp.matmul(terms, jnp.ones(terms.shape[-1:]), precision="highest"))
+
+
+def inner(x: Vector, y: Vector) -> jax.Array:
+    """Re sum conj(x) y over all leaves together: a scalar."""
+
+    def product(p: jax.Array, q: jax.Array) -> jax.Array:
+        dtype = jnp.result_type(complex if jnp.iscomplexobj(p) else float)
+        return _sum((jnp.conj(p).astype(dtype) * q.astype(dtype)).real)
+
+    return sum(jax.tree.leaves(jax.tree.map(product, x, y)), jnp.zeros((), float))
 
 
 def norm(x: Vector) -> jax.Array:

@@ -1,7 +1,7 @@
 """One training step as a pure function of one seed's state; `program.Program` repeats it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +47,7 @@ class StepMetrics(NamedTuple):
     learning_rate: Fetched  # h_n, float32
     grad_evals: Fetched  # spent up to and including this step, int32
     ended: Fetched  # whether the budget did not allow this step, nor any later one: bool
+    diagnostics: Mapping[str, Fetched]  # see `optimizers.diagnostics`; empty for most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ class StepFunction:
             optimizers.step_size(opt_state, default=scalars["learning_rate"]),
             optimizers.grad_evals(opt_state),
             jnp.zeros((), bool) if ended is None else ended,
+            optimizers.diagnostics(opt_state),
         )
         return TrainState(params, model_state, opt_state), metrics
 

@@ -190,7 +190,7 @@ def _with_budget(config: Any, protocol: Protocol, within: dict[str, int]) -> Any
         if parts not in within:
             within[parts] = _steps_within(config, budget)
         steps = fields["total_steps"] = within[parts]
-        if optimizers.spending(config.optimizer.name) is Spending.BY_LOSS:
+        if _spending(config) is Spending.BY_LOSS:
             fields["max_grad_evals"] = budget  # for the others the number of steps says it
     if protocol.evaluations is not None:
         every = -(-steps // protocol.evaluations)
@@ -198,10 +198,14 @@ def _with_budget(config: Any, protocol: Protocol, within: dict[str, int]) -> Any
     return changed(config, fields)
 
 
+def _spending(config: Any) -> Spending:
+    return optimizers.spending(config.optimizer.name, config.optimizer.get("tableau"))
+
+
 def _steps_within(config: Any, budget: int) -> int:
     """The most steps that can stay within the budget."""
     name = config.optimizer.name
-    if optimizers.spending(name) is Spending.BY_LOSS:
+    if _spending(config) is Spending.BY_LOSS:
         if config.schedule.name != "constant":
             raise errors.UserError(
                 f"schedule.name={config.schedule.name!r} with gradient_evaluations: how many steps "

@@ -82,7 +82,8 @@ def steps_within(config: Any, grad_evals: int) -> int:
     from rkbench import optimizers
     from rkbench.optimizers.baselines import Spending
 
-    if optimizers.spending(config.optimizer.name) is Spending.FIXED:
+    name, tableau = config.optimizer.name, config.optimizer.get("tableau")
+    if optimizers.spending(name, tableau) is Spending.FIXED:
         return grad_evals // grad_evals_of_step(config)
     init, step = _toy(config)
 

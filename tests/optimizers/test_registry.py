@@ -41,6 +41,10 @@ def assert_same_step(one, other):
     [
         (lambda: create("rk4_adagrad", 0.1, eps=0.3),
          lambda: create("rk4", 0.1, preconditioner="adagrad", eps=0.3)),
+        (lambda: create("rk4_adam", 0.1, b1=0.8),
+         lambda: create("rk4", 0.1, preconditioner="adam", b1=0.8)),
+        (lambda: create("rk", 5.0, tableau="sdirk2", tolerance=1e-2),
+         lambda: create("sdirk2", 5.0, tolerance=1e-2)),
         (lambda: create("rk4_modified_adagrad", 0.1),
          lambda: create("rk4_adagrad", 0.1, eps=1.0)),
         (lambda: create("rk4_dalr", c=4.0, p=0.8),
@@ -77,6 +81,13 @@ def test_every_part_composes_with_every_method():
         assert state.momentum.keys() == MINIMUM.keys()
 
 
+def test_what_decides_the_evaluations_of_implicit_methods_is_the_loss():
+    spending = optimizers.spending
+    assert spending("sdirk2") == spending("rk", "sdirk2") == spending("optax:lbfgs")
+    assert spending("rk") == spending("rk", "heun") == spending("rk", {"b": (1.0,)})
+    assert spending("rk") != spending("sdirk2")
+
+
 def test_rk2_and_the_natural_field_each_have_an_alpha():
     found = optimizers.hyperparameters("rk2", preconditioner="natural")
     assert (found["alpha"], found["natural_alpha"]) == (0.5, -1.0)
@@ -85,7 +96,7 @@ def test_rk2_and_the_natural_field_each_have_an_alpha():
 
 
 def test_hyperparameters_are_those_with_an_effect():
-    terms = {"momentum": 0.0, "weight_decay": 0.0, "l2": 0.0}
+    terms = {"momentum": 0.0, "weight_decay": 0.0, "l2": 0.0, "nesterov": False}
     parts = {"preconditioner": "identity", "step_size": "fixed", **terms}
     assert optimizers.hyperparameters("rk4") == parts
     assert optimizers.hyperparameters("rk4", preconditioner="adagrad") == {

@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_runge_kutta import numpy_gradient, numpy_rk4
 
 from rkbench import rk
 from rkbench.errors import UserError
-from rkbench.rk import RK4, adagrad, identity, modified_adagrad, natural
+from rkbench.rk import EULER, RK4, adagrad, adam, identity, modified_adagrad, natural, rmsprop
 
 # optax types updates and states as wide unions; here they are what they are.
 runge_kutta: Any = rk.runge_kutta
@@ -129,3 +130,67 @@ def test_eps_out_of_range_is_refused(eps):
 def test_alpha_that_is_not_finite_is_refused():
     with pytest.raises(UserError, match="alpha of the natural field must be a finite number"):
         natural(np.inf)
+
+
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: runge_kutta(EULER, 0.1, preconditioner=adam()), lambda: optax.adam(0.1)),
+        (
+            lambda: runge_kutta(EULER, 0.1, preconditioner=adam(0.8, 0.9, 1e-3), weight_decay=0.2),
+            lambda: optax.adamw(0.1, 0.8, 0.9, 1e-3, weight_decay=0.2),
+        ),
+        (
+            lambda: runge_kutta(EULER, 0.1, preconditioner=adam(0, 0.9)),
+            lambda: optax.adam(0.1, 0.0, 0.9),
+        ),
+        (lambda: runge_kutta(EULER, 0.1, preconditioner=rmsprop()), lambda: optax.rmsprop(0.1)),
+        (
+            lambda: runge_kutta(EULER, 0.1, preconditioner=rmsprop(0.5, 0.1), momentum=0.9),
+            lambda: optax.chain(
+                optax.scale_by_rms(0.5, 0.1), optax.trace(0.9), optax.scale_by_learning_rate(0.1)
+            ),
+        ),
+        (
+            lambda: runge_kutta(EULER, 0.1, momentum=0.9, nesterov=True),
+            lambda: optax.sgd(0.1, 0.9, nesterov=True),
+        ),
+    ],
+    ids=["adam", "adamw", "adam-b1-0", "rmsprop", "rmsprop-momentum", "nesterov"],
+)
+def test_eulers_method_with_moments_is_optaxs_optimizer(ours, theirs, x64):
+    trajectories = []
+    for optimizer in (ours(), theirs()):
+        x: Any = {"u": jnp.asarray(START[0]), "v": jnp.asarray(START[1])}
+        state, points = optimizer.init(x), []
+        for _ in range(8):
+            updates, state = optimizer.update(gradient(x), state, x)
+            x = optax.apply_updates(x, updates)
+            points.append([float(x["u"]), float(x["v"])])
+        trajectories.append(np.array(points))
+    np.testing.assert_allclose(*trajectories, rtol=1e-13)
+
+
+def test_adams_second_moment_is_frozen_and_its_first_is_of_raw_gradients(x64):
+    b1, b2, eps = 0.8, 0.95, 1e-2
+    x, m, v, expected = START, np.zeros(2), np.zeros(2), []
+    for t in range(1, 4):
+        v = b2 * v + (1 - b2) * numpy_gradient(x) ** 2
+        a = 1 / (np.sqrt(v / (1 - b2**t)) + eps)
+        raw = numpy_rk4(lambda y, a=a: a * numpy_gradient(y), x, H) / a
+        m = b1 * m + (1 - b1) * raw
+        x = x - H * a * m / (1 - b1**t)
+        expected.append(x)
+    np.testing.assert_allclose(trajectory(adam(b1, b2, eps)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("factory", "name"), [(adam, "b1"), (adam, "b2"), (rmsprop, "decay")])
+def test_decays_out_of_range_are_refused(factory, name):
+    with pytest.raises(UserError, match=rf"{name} must be a number in \[0, 1\)"):
+        factory(**{name: 1.0})
+
+
+def test_nesterov_without_momentum_is_refused():
+    with pytest.raises(UserError, match="nesterov=True has no effect without momentum"):
+        runge_kutta(RK4, 0.1, nesterov=True)

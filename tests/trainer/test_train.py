@@ -39,6 +39,7 @@ def config(variant="rk4_momentum", **changes):
     ("variant", "calls"),
     [
         *(("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)),
+        ("implicit_euler,krylov_iterations=2", 3),  # its steps vary in cost
         ("optax:noisy_sgd", 3),  # a typed PRNG key in its state
         ("optax:contrib.galore", 3),  # arrays without elements in it
     ],
@@ -69,6 +70,16 @@ def test_the_log_holds_each_event_once_and_in_order(tmp_path):
     assert record["seeds"][0]["best_test_accuracy"] == best
     assert record["seeds"][0]["final_test_accuracy"] == lines[-1]["test/accuracy"]
     assert record == json.loads((tmp_path / "run.json").read_text())
+
+
+def test_the_log_tells_what_an_implicit_method_could_not_solve(tmp_path):
+    settings = "learning_rate=50.0,newton_iterations=1,krylov_iterations=1"
+    train_and_evaluate(config(f"implicit_euler,{settings}", seeds=(0, 1)), tmp_path)
+    lines = [line for line in log(tmp_path) if "batch/loss" in line]
+    for seed in (0, 1):
+        unsolved = [line["solver/unconverged"] for line in lines if line["seed"] == seed]
+        assert 0 < unsolved[0] <= unsolved[-1]
+    assert all(line["solver/residual"] > 0 for line in lines)
 
 
 class WithStatistics:
