@@ -42,6 +42,18 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.rkbench_cache, ignore_errors=True)
 
 
+# Files with long tests begin first: no process is left with one of them at the end.
+_LONG = ("trainer/test_distributed.py", "trainer/", "workloads/", "docs/", "paper/")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.path.relative_to(_ROOT / "tests").as_posix()
+        return next((i for i, part in enumerate(_LONG) if path.startswith(part)), len(_LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def strict_numerics(request):
     """No implicit broadcasting between ranks and no implicit promotion between dtypes.
