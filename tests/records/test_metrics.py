@@ -78,6 +78,13 @@ def test_keep_only_forgets_the_rest(path):
     assert kept == [(0, 1), (0, 2), (0, 3), (1, 1)]
 
 
+def test_keep_only_forgets_what_stands_between_lines_that_stay(path):
+    write(path, *((step, {"seed": step % 2}) for step in range(7)))
+    before = path.read_bytes().splitlines(keepends=True)
+    metrics.keep_only(path, lambda record: record["seed"] == 0)
+    assert path.read_bytes() == b"".join(before[::2])
+
+
 def test_fingerprints_are_those_that_the_records_give_also_with_other_line_ends(path):
     write(path, *((step, {"seed": seed, "a": 0.1}) for step in (1, 2, 3) for seed in (0, 1)))
     expected = {seed: metrics.fingerprint(metrics.read(path), seed) for seed in (0, 1)}

@@ -8,8 +8,6 @@ from rkbench.configs import cifar10_wrn, mnist_cnn, mnist_mlp
 from rkbench.errors import UserError
 from rkbench.trainer import costs
 
-pytestmark = pytest.mark.standard_promotion
-
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "workloads.md"
 
 
