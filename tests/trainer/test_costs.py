@@ -34,6 +34,7 @@ def test_a_step_costs_its_gradients_times_its_batch(variant, evals):
     assert step == (variant, batch, evals, evals * batch * 10.0, 117_187)
 
 
+@pytest.mark.standard_promotion  # optax's optimizers are counted as well
 def test_the_table_in_the_docs_is_what_the_command_prints():
     document = DOCUMENT.read_text(encoding="utf-8")
     assert costs.with_table(document, costs.table()) == document
