@@ -33,6 +33,7 @@ def pytest_configure(config):
     # Programs compiled once serve every test and process that needs the same one again.
     compiled = str(pathlib.Path(os.environ["RKBENCH_CACHE_DIR"]) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
