@@ -55,6 +55,8 @@ NOT_WHOLE = [
     GOOD.replace("4", "null"),
     GOOD.replace("0.5}", "1e308}"),
     GOOD.replace('"step": 3', '"step": 3.0'),
+    GOOD.replace('"step": 3', '"step": -3'),
+    GOOD.replace('"wall_time": 0.5', '"wall_time": -1.0'),
     GOOD.replace("4", "9" * 400),
     GOOD.replace("step", "\\ud800"),
 ]

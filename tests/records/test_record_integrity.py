@@ -320,6 +320,9 @@ def test_names_of_files_are_short_and_differ():
     assert len(one) == len(other) == LONGEST
     assert one != other
     assert file_name("curves", "mnist_mlp (batch_size=32)") == "curves-mnist_mlp-batch_size-32"
+    room = LONGEST - len("curves-")
+    assert file_name("curves", "x" * room) == f"curves-{'x' * room}"
+    assert len(file_name("curves", "x" * (room + 1))) == LONGEST
 
 
 def test_text_is_drawn_and_printed_as_it_is(tmp_path, monkeypatch, capsys):
