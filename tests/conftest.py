@@ -49,7 +49,7 @@ _LONG = ("trainer/test_distributed.py", "trainer/", "workloads/", "docs/", "pape
 
 def pytest_collection_modifyitems(items):
     def place(item):
-        path = item.path.relative_to(_ROOT / "tests").as_posix()
+        path = os.path.relpath(item.path, _ROOT / "tests")
         return next((i for i, part in enumerate(_LONG) if path.startswith(part)), len(_LONG))
 
     items.sort(key=place)
