@@ -249,6 +249,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, tr
         ({"seeds": ()}, "seeds=()"),
         ({"seeds": (1, 1)}, "twice"),
         ({"seeds": (-1,)}, "-1"),
+        ({"seeds": (2**32,)}, "4294967296"),
         ({"workload": "digits"}, "unknown workload 'digits'; nearest: digits_mlp"),
         ({"compiled_loops": "yes"}, "unknown compiled_loops 'yes'"),
         ({"input_scaling": "units"}, "unknown input_scaling 'units'; nearest: unit"),
