@@ -5,18 +5,20 @@ BIN := .venv/bin
 # Newer than what decides the environment: nothing has to be installed.
 INSTALLED := .venv/.installed
 
-# Processes side by side: the tests spend their time compiling, on one core each.
-PYTEST_ARGS := --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# Processes side by side: the tests spend their time compiling, on one core each. A file stays in
+# one process, so that what its tests share is made once.
+PYTEST_ARGS := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # No look-up of newer versions of pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help quickstart test docs format
+.PHONY: help quickstart test nightly docs format
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  install into .venv, train on the embedded digits, draw the results"
 	@echo "make test        install into .venv, then formatter, linter, type checker and tests"
+	@echo "make nightly     the same with every generated example instead of a sample"
 	@echo "make docs        install into .venv, then build the documentation into docs/_build/html"
 	@echo "make format      format the code and fix what the linter can fix"
 
@@ -28,6 +30,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+nightly: export RKBENCH_TESTS := nightly
+nightly: test
 
 # Warnings are errors. It needs no network.
 docs: $(INSTALLED)

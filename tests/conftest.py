@@ -33,6 +33,7 @@ def pytest_configure(config):
     # Programs compiled once serve every test and process that needs the same one again.
     compiled = str(pathlib.Path(os.environ["RKBENCH_CACHE_DIR"]) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
@@ -40,6 +41,18 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if not hasattr(config, "workerinput"):
         shutil.rmtree(config.rkbench_cache, ignore_errors=True)
+
+
+# Files with long tests begin first: no process is left with one of them at the end.
+_LONG = ("trainer/test_distributed.py", "trainer/", "workloads/", "docs/", "paper/")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = os.path.relpath(item.path, _ROOT / "tests")
+        return next((i for i, part in enumerate(_LONG) if path.startswith(part)), len(_LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from rkbench.records import metrics
 from rkbench.step.program import Program
-from rkbench.train import train_and_evaluate
+from rkbench.train import train_and_evaluate, train_experiment
 from rkbench.trainer.checkpoint import Checkpoints
 from rkbench.trainer.experiment import Experiment
 
@@ -37,13 +37,12 @@ def outcomes(record):
     return seeds, record["status"], record["steps"], record["grad_evals"]
 
 
-def final_state(workdir, configuration, seed=0):
-    experiment = Experiment.from_config(configuration)
+def final_state(workdir, experiment, seed=0):
     checkpoints = Checkpoints(pathlib.Path(workdir).absolute() / "checkpoints" / f"seed-{seed}")
     restored = checkpoints.restore(experiment.program.init((seed,)))
     checkpoints.close()
     assert restored is not None
-    assert restored.step == configuration.total_steps
+    assert restored.step == experiment.config.total_steps
     return restored.state
 
 
@@ -89,13 +88,14 @@ def interrupt(monkeypatch, calls):
 def check_resuming(monkeypatch, folder, configuration, calls, meanwhile=lambda workdir: None):
     """A run killed in its `calls`-th call and resumed equals one that was not, bit for bit."""
     one, other = folder / "one", folder / "other"
-    uninterrupted = train_and_evaluate(configuration, one)
+    experiment = Experiment.from_config(configuration)  # of both, up to the kill: traced once
+    uninterrupted = train_experiment(experiment, one)
     interrupt(monkeypatch, calls)
     with pytest.raises(Killed):
-        train_and_evaluate(configuration, other)
+        train_experiment(experiment, other)
     meanwhile(other)
-    resumed = train_and_evaluate(configuration, other)
+    resumed = train_and_evaluate(configuration, other)  # knows nothing of what ran before
     assert outcomes(resumed) == outcomes(uninterrupted)
     assert log(other) == log(one)
     for seed in configuration.seeds:
-        assert_same_bits(*(final_state(d, configuration, seed) for d in (one, other)))
+        assert_same_bits(*(final_state(d, experiment, seed) for d in (one, other)))

@@ -20,7 +20,8 @@ import tempfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from generated import generated
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from resuming import contents
 
@@ -34,17 +35,6 @@ from rkbench.trainer.checkpoint import Checkpoints, checksum
 from rkbench.workloads import array_cache
 
 pytestmark = pytest.mark.standard_promotion
-
-
-def generated(examples):
-    """The same examples in every run, as many as that."""
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
-    )
 
 
 class Accepted(Exception):

@@ -12,7 +12,8 @@ import warnings
 import pytest
 import report_runs
 from console import rkbench
-from hypothesis import HealthCheck, given, settings
+from generated import generated
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rkbench import files, verify
@@ -347,13 +348,7 @@ def places_in(value, way=()):
             yield from places_in(inner, (*way, key))
 
 
-@settings(
-    max_examples=120,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@generated(120)
 @given(st.data())
 def test_anything_anywhere_is_read_or_named(runs, data):
     record = json.loads((BAD / "run.json").read_text())

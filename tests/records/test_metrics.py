@@ -55,6 +55,8 @@ NOT_WHOLE = [
     GOOD.replace("4", "null"),
     GOOD.replace("0.5}", "1e308}"),
     GOOD.replace('"step": 3', '"step": 3.0'),
+    GOOD.replace('"step": 3', '"step": -3'),
+    GOOD.replace('"wall_time": 0.5', '"wall_time": -1.0'),
     GOOD.replace("4", "9" * 400),
     GOOD.replace("step", "\\ud800"),
 ]
@@ -76,6 +78,13 @@ def test_keep_only_forgets_the_rest(path):
     metrics.keep_only(path, lambda record: record["seed"] == 0 or record["step"] < 2)
     kept = [(record["seed"], record["step"]) for record in metrics.read(path)]
     assert kept == [(0, 1), (0, 2), (0, 3), (1, 1)]
+
+
+def test_keep_only_forgets_what_stands_between_lines_that_stay(path):
+    write(path, *((step, {"seed": step % 2}) for step in range(7)))
+    before = path.read_bytes().splitlines(keepends=True)
+    metrics.keep_only(path, lambda record: record["seed"] == 0)
+    assert path.read_bytes() == b"".join(before[::2])
 
 
 def test_fingerprints_are_those_that_the_records_give_also_with_other_line_ends(path):

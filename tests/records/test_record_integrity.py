@@ -71,8 +71,16 @@ def lose_a_loss(folder):
     log.write_text("\n".join(lines) + "\n")
 
 
+def go_on(folder):
+    """Adds a step of seed 1 after those that were recorded."""
+    log = folder / "metrics.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1])
+    with open(log, "a") as file:
+        file.write(json.dumps(last | {"step": last["step"] + 1}) + "\n")
+
+
 CHANGES = [(change, new) for change in (cut, edit, claim) for new in (True, False)]
-CHANGES.append((lose_a_loss, True))
+CHANGES += [(lose_a_loss, True), (go_on, False)]
 
 
 @pytest.fixture(params=CHANGES, ids=lambda p: f"{p[0].__name__}-{'new' if p[1] else 'old'}")
@@ -312,6 +320,9 @@ def test_names_of_files_are_short_and_differ():
     assert len(one) == len(other) == LONGEST
     assert one != other
     assert file_name("curves", "mnist_mlp (batch_size=32)") == "curves-mnist_mlp-batch_size-32"
+    room = LONGEST - len("curves-")
+    assert file_name("curves", "x" * room) == f"curves-{'x' * room}"
+    assert len(file_name("curves", "x" * (room + 1))) == LONGEST
 
 
 def test_text_is_drawn_and_printed_as_it_is(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from generated import generated
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import RK23, RK45
@@ -173,6 +174,7 @@ def test_family_of_second_order_methods_contains_the_named_ones():
         assert (rk2(alpha).a, rk2(alpha).b) == (tableau.a, tableau.b)
 
 
+@generated(100)
 @given(st.floats(min_value=1e-3, max_value=1))
 def test_every_member_of_the_family_has_order_two(alpha):
     tableau = rk2(alpha)

@@ -8,8 +8,6 @@ from rkbench.configs import cifar10_wrn, mnist_cnn, mnist_mlp
 from rkbench.errors import UserError
 from rkbench.trainer import costs
 
-pytestmark = pytest.mark.standard_promotion
-
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "workloads.md"
 
 
@@ -36,6 +34,7 @@ def test_a_step_costs_its_gradients_times_its_batch(variant, evals):
     assert step == (variant, batch, evals, evals * batch * 10.0, 117_187)
 
 
+@pytest.mark.standard_promotion  # optax's optimizers are counted as well
 def test_the_table_in_the_docs_is_what_the_command_prints():
     document = DOCUMENT.read_text(encoding="utf-8")
     assert costs.with_table(document, costs.table()) == document

@@ -15,8 +15,6 @@ from rkbench.trainer import preemption
 from rkbench.trainer.evaluate import Split
 from rkbench.trainer.experiment import Experiment
 
-pytestmark = pytest.mark.standard_promotion
-
 
 @pytest.fixture(scope="module")
 def experiment():

@@ -25,7 +25,7 @@ from rkbench.train import train_and_evaluate, train_experiment
 from rkbench.trainer.evaluate import Evaluator
 from rkbench.trainer.experiment import Experiment
 
-pytestmark = pytest.mark.standard_promotion
+standard_promotion = pytest.mark.standard_promotion  # optax's code needs it
 
 
 def config(variant="rk4_momentum", **changes):
@@ -35,13 +35,31 @@ def config(variant="rk4_momentum", **changes):
     return result.lock()
 
 
+@pytest.fixture(scope="module")
+def train():
+    """`train_and_evaluate`, with what earlier tests compiled for the same optimizer."""
+    latest = {}
+
+    def train(configuration, workdir):
+        kind = (configuration.optimizer.name, configuration.l2, len(configuration.seeds))
+        made = Experiment.from_config(configuration, like=latest.get(kind))
+        latest[kind] = made
+        return train_experiment(made, workdir)
+
+    return train
+
+
 @pytest.mark.parametrize(
     ("variant", "calls"),
     [
-        *(("adam", 2), ("rk4_momentum", 6), ("rk4_dalr", 13), ("optax:lion", 3)),
         ("implicit_euler,krylov_iterations=2", 3),  # its steps vary in cost
-        ("optax:noisy_sgd", 3),  # a typed PRNG key in its state
-        ("optax:contrib.galore", 3),  # arrays without elements in it
+        *(("rk4_momentum", 6), ("rk4_dalr", 13)),
+        pytest.param("adam", 2, marks=standard_promotion),
+        pytest.param("optax:lion", 3, marks=standard_promotion),
+        # A typed PRNG key in its state.
+        pytest.param("optax:noisy_sgd", 3, marks=standard_promotion),
+        # Arrays without elements in it.
+        pytest.param("optax:contrib.galore", 3, marks=standard_promotion),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
@@ -50,16 +68,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     check_resuming(monkeypatch, tmp_path, config(variant, seeds=(0, 1)), calls)
 
 
-def test_grouping_steps_into_calls_changes_no_bit(tmp_path, monkeypatch):
+def test_grouping_steps_into_calls_changes_no_bit(tmp_path, monkeypatch, train):
     configuration = config("rk4")
-    train_and_evaluate(configuration, tmp_path / "grouped")
+    train(configuration, tmp_path / "grouped")
     monkeypatch.setattr(rkbench.trainer.group, "MAX_STEPS_PER_DISPATCH", 1)
-    train_and_evaluate(configuration, tmp_path / "single")
+    train(configuration, tmp_path / "single")
     assert log(tmp_path / "single") == log(tmp_path / "grouped")
 
 
-def test_the_log_holds_each_event_once_and_in_order(tmp_path):
-    record = train_and_evaluate(config("rk4"), tmp_path)
+def test_the_log_holds_each_event_once_and_in_order(tmp_path, train):
+    record = train(config("rk4"), tmp_path)
     lines = log(tmp_path)
     evaluated = [line["step"] for line in lines if "test/accuracy" in line]
     logged = [line["step"] for line in lines if "batch/loss" in line]
@@ -102,6 +120,7 @@ class WithStatistics:
         return self._workload.evaluate(params, {}, batch)
 
 
+@standard_promotion
 def test_schedule_free_runs_are_evaluated_at_the_average_with_its_statistics(tmp_path, monkeypatch):
     variant = "optax:contrib.schedule_free_sgd,learning_rate=0.5"
     made = Experiment.from_config(config(variant, seeds=(0, 1), vectorize_seeds="on"))
@@ -135,13 +154,13 @@ def test_schedule_free_runs_are_evaluated_at_the_average_with_its_statistics(tmp
         assert max(jax.tree.leaves(apart)) > 1e-3
 
 
-def test_a_finished_run_is_not_repeated_and_further_seeds_are_added(tmp_path, monkeypatch):
-    first = train_and_evaluate(config(seeds=(0,)), tmp_path)
+def test_a_finished_run_is_not_repeated_and_further_seeds_are_added(tmp_path, monkeypatch, train):
+    first = train(config(seeds=(0,)), tmp_path)
     lines = log(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Program, "advance", None)
-        assert train_and_evaluate(config(seeds=(0,)), tmp_path)["seeds"] == first["seeds"]
-    both = train_and_evaluate(config(seeds=(0, 1)), tmp_path)
+        assert train(config(seeds=(0,)), tmp_path)["seeds"] == first["seeds"]
+    both = train(config(seeds=(0, 1)), tmp_path)
     assert both["seeds"][0] == first["seeds"][0]
     assert [seed["seed"] for seed in both["seeds"]] == [0, 1]
     assert log(tmp_path)[: len(lines)] == lines
@@ -151,9 +170,10 @@ def test_one_compilation_serves_all_seeds(tmp_path):
     assert train_and_evaluate(config(seeds=(0, 1, 2)), tmp_path)["compilations"] == 1
 
 
-def test_seeds_differ_but_optimizers_share_initial_parameters_and_batches(tmp_path):
+@standard_promotion
+def test_seeds_differ_but_optimizers_share_initial_parameters_and_batches(tmp_path, train):
     for name in ("adam", "sgd"):
-        train_and_evaluate(config(name, seeds=(0, 1)), tmp_path / name)
+        train(config(name, seeds=(0, 1)), tmp_path / name)
     start = {
         (name, line["seed"]): line["test/loss"]
         for name in ("adam", "sgd")
@@ -163,11 +183,11 @@ def test_seeds_differ_but_optimizers_share_initial_parameters_and_batches(tmp_pa
     assert start["adam", 0] == start["sgd", 0] != start["adam", 1] == start["sgd", 1]
 
 
-def test_seeds_under_vmap_follow_the_same_curves(tmp_path):
+def test_seeds_under_vmap_follow_the_same_curves(tmp_path, train):
     apart = config("rk4", seeds=(3, 5), total_steps=20)
     together = config("rk4", seeds=(3, 5), total_steps=20, vectorize_seeds="on")
-    train_and_evaluate(apart, tmp_path / "apart")
-    train_and_evaluate(together, tmp_path / "together")
+    train(apart, tmp_path / "apart")
+    train(together, tmp_path / "together")
 
     def by_seed(workdir):
         return sorted(log(workdir), key=lambda line: (line["seed"], line["step"], len(line)))
@@ -179,10 +199,10 @@ def test_seeds_under_vmap_follow_the_same_curves(tmp_path):
             assert one[name] == pytest.approx(other[name], rel=2e-3, abs=2e-3), name
 
 
-def test_single_steps_follow_the_same_curve_as_the_loop(tmp_path):
+def test_single_steps_follow_the_same_curve_as_the_loop(tmp_path, train):
     # Few steps: training amplifies the last digits, by how much depends on the machine.
-    train_and_evaluate(config("rk4", total_steps=20), tmp_path / "loop")
-    train_and_evaluate(config("rk4", total_steps=20, compiled_loops="off"), tmp_path / "single")
+    train(config("rk4", total_steps=20), tmp_path / "loop")
+    train(config("rk4", total_steps=20, compiled_loops="off"), tmp_path / "single")
     for one, other in zip(log(tmp_path / "loop"), log(tmp_path / "single"), strict=True):
         assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
 
@@ -196,9 +216,9 @@ def test_full_batch_in_chunks_follows_the_same_curve(tmp_path):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
 
 
-def test_a_diverged_seed_is_a_result_and_the_others_go_on(tmp_path):
+def test_a_diverged_seed_is_a_result_and_the_others_go_on(tmp_path, train):
     # At this rate gradient descent explodes at once, whatever the seed.
-    record = train_and_evaluate(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path)
+    record = train(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path)
     assert record["status"] == "diverged"
     for entry in record["seeds"]:
         assert entry["status"] == "diverged"
@@ -207,27 +227,27 @@ def test_a_diverged_seed_is_a_result_and_the_others_go_on(tmp_path):
         last = [line for line in log(tmp_path) if line["seed"] == entry["seed"]][-1]
         assert last["step"] == entry["steps"]
         assert last["batch/loss"] is None
-    assert train_and_evaluate(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path) == record
+    assert train(config("sgd,learning_rate=1e20", seeds=(0, 1)), tmp_path) == record
 
 
-def test_an_exception_is_recorded_and_the_run_resumes(tmp_path, monkeypatch):
+def test_an_exception_is_recorded_and_the_run_resumes(tmp_path, monkeypatch, train):
     with monkeypatch.context() as patch:
         patch.setattr(Program, "advance", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            train_and_evaluate(config(), tmp_path)
+            train(config(), tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "failed"
     assert "ZeroDivisionError" in record["error"]
-    record = train_and_evaluate(config(), tmp_path)
+    record = train(config(), tmp_path)
     assert record["status"] == "done"
     assert "error" not in record
 
 
-def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path):
-    train_and_evaluate(config(), tmp_path)
+def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, train):
+    train(config(), tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UserError, match=r"optimizer\.momentum: 0\.9 -> 0\.5"):
-        train_and_evaluate(config("rk4_momentum,momentum=0.5"), tmp_path)
+        train(config("rk4_momentum,momentum=0.5"), tmp_path)
     assert (tmp_path / "run.json").read_bytes() == before
 
 
@@ -242,6 +262,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path):
         ({"seeds": ()}, "seeds=()"),
         ({"seeds": (1, 1)}, "twice"),
         ({"seeds": (-1,)}, "-1"),
+        ({"seeds": (2**32,)}, "4294967296"),
         ({"workload": "digits"}, "unknown workload 'digits'; nearest: digits_mlp"),
         ({"compiled_loops": "yes"}, "unknown compiled_loops 'yes'"),
         ({"input_scaling": "units"}, "unknown input_scaling 'units'; nearest: unit"),
@@ -290,11 +311,11 @@ def wait_for_lines(workdir, lines, process):
         time.sleep(0.01)
 
 
-def test_a_second_process_on_one_workdir_is_refused(tmp_path):
+def test_a_second_process_on_one_workdir_is_refused(tmp_path, train):
     process = start(tmp_path)
     wait_for_lines(tmp_path, 5, process)
     with pytest.raises(UserError, match="in use by another process"):
-        train_and_evaluate(config(), tmp_path)
+        train(config(), tmp_path)
     process.kill()
     process.wait()
 
