@@ -14,8 +14,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def abstract(model: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    return _abstract(model, shape)
+
+
 @functools.cache  # a full-size model takes seconds to trace
-def abstract(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+def _abstract(model: Any, shape: tuple[int, ...]) -> dict[str, Any]:
     init = functools.partial(model.init, train=False)  # traced only: no array is made
     return jax.eval_shape(init, jax.random.key(0), jnp.zeros(shape))
 
