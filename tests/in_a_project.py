@@ -71,6 +71,15 @@ def child(way):
 def main():
     installed, root, *ways = sys.argv[1:]
     sys.path[:] = [folder for folder in sys.path[1:] if os.path.realpath(folder) != root]
+    # Nor must the checkout's own editable installation be found in place of the tested one.
+    for name in [name for name in sys.modules if name.startswith("__editable__")]:
+        del sys.modules[name]
+    sys.meta_path[:] = [
+        finder
+        for finder in sys.meta_path
+        if "__editable__" not in getattr(finder, "__module__", "")
+    ]
+    sys.path_importer_cache.clear()
     sys.path.insert(0, installed)
     site.addsitedir(installed)  # what is installed editably is found by a .pth file
     import flax.linen  # noqa: F401 (imported once, for all ways)

@@ -93,8 +93,8 @@ def error_control(
         next step only.
       norm: "vector", e = ||error|| / (atol sqrt(N) + rtol max(||theta_n||, ||theta_n - h g*||)),
         with one scale for all N parameters, of which many may be 0 at first; or "element", the root
-        mean square of error_i / (atol + rtol max(|theta_i|, |theta_i - h g*_i|)), as ODE solvers
-        have it.
+        mean square of error_i / (atol + rtol max(abs(theta_i), abs(theta_i - h g*_i))), as ODE
+        solvers have it.
 
     Raises:
       UserError: a number out of range; in `runge_kutta`, a method that has no embedded method.

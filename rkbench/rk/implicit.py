@@ -222,8 +222,8 @@ def _stage(
 
 def _init(params: Vector) -> ImplicitState:
     del params
-    zero = jnp.zeros((), jnp.int32)
-    return ImplicitState(zero, zero, zero, jnp.zeros((), float))
+    counts = (jnp.zeros((), jnp.int32) for _ in range(3))  # no buffer twice: it can be donated
+    return ImplicitState(*counts, jnp.zeros((), float))
 
 
 class _Outcome(NamedTuple):

@@ -78,7 +78,7 @@ def killed(monkeypatch, experiment, workdir, call):
 @pytest.fixture(scope="module")
 def command():
     """Trains the config in a workdir in a process of its own: (exit code, what it printed)."""
-    tests = pathlib.Path(__file__).parents[2]
+    tests = pathlib.Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, str(tests / "zygote.py")],
         stdin=subprocess.PIPE,
