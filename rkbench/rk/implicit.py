@@ -222,8 +222,9 @@ def _stage(
 
 def _init(params: Vector) -> ImplicitState:
     del params
-    counts = (jnp.zeros((), jnp.int32) for _ in range(3))  # no buffer twice: it can be donated
-    return ImplicitState(*counts, jnp.zeros((), float))
+    # No buffer twice: a state can be donated.
+    newton, krylov, unconverged = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return ImplicitState(newton, krylov, unconverged, jnp.zeros((), float))
 
 
 class _Outcome(NamedTuple):
