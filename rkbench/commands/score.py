@@ -3,7 +3,7 @@
 Reads every run in or below the folders. Runs that differ in nothing but seeds are averaged, and
 nothing else is: methods are compared within a task (data, model and batch), and what is unfinished,
 damaged or there twice is left out and named. With a target, times to it are medians over seeds, and
-a seed that misses it takes for ever.
+a seed that misses it counts as infinitely slow.
 """
 
 from rkbench.commands import command_line
