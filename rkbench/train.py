@@ -52,6 +52,7 @@ def train_experiment(experiment: Experiment, workdir: pathlib.Path) -> dict[str,
         groups, ended = _what_is_left(run, experiment)
         if ended:
             if distributed.is_primary():
+                _check_outcomes(run)
                 print(f"rkbench: {workdir} is finished, nothing to do", file=sys.stderr)
                 with RunLog(workdir, experiment.config.tensorboard) as log:
                     log.complete_event_files(run.record)
@@ -258,6 +259,25 @@ def _finished_seeds(run: Workdir, tell: bool = False) -> dict[int, bool]:
         if not (whole and run.earlier_end):
             finished[seed] = whole
     return finished
+
+
+def _check_outcomes(run: Workdir) -> None:
+    """Raises a UserError where run.json says something else of a seed than its log does."""
+    gathered = {entry["seed"]: summary.SeedSummary() for entry in run.record["seeds"]}
+    for line in metrics.read(run.folder / "metrics.jsonl"):
+        if line["seed"] in gathered:
+            gathered[line["seed"]].add(line)
+    for entry in run.record["seeds"]:
+        diverged = entry["steps"] if entry["status"] == "diverged" else None
+        again = gathered[entry["seed"]].entry(
+            entry["seed"], diverged, entry["seconds"], entry["steps"]
+        )
+        for field in sorted(entry.keys() & again.keys()):
+            if entry[field] != again[field]:
+                raise errors.UserError(
+                    f"{run.folder / 'run.json'} says of seed {entry['seed']} that {field} is "
+                    f"{entry[field]!r}, and the log says {again[field]!r}: it was changed"
+                )
 
 
 def _check_resumable(

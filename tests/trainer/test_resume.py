@@ -217,6 +217,18 @@ def test_a_finished_run_is_recognised_without_its_log_in_memory(tmp_path, experi
     assert peak < 2e6  # as records they take 10 MB
 
 
+def test_a_finished_run_whose_record_was_edited_is_refused(tmp_path, experiment):
+    train_experiment(experiment, tmp_path)
+    path = tmp_path / "run.json"
+    edited = json.loads(path.read_text())
+    edited["seeds"][0]["final_test_accuracy"] = 0.999
+    path.write_text(json.dumps(edited))
+    before = {file: file.read_bytes() for file in (path, tmp_path / "metrics.jsonl")}
+    with pytest.raises(UserError, match=r"final_test_accuracy is 0\.999, and the log says"):
+        train_experiment(experiment, tmp_path)
+    assert {file: file.read_bytes() for file in before} == before
+
+
 # Each command is a part of the record
 
 
