@@ -175,7 +175,8 @@ class _HelpFlag(flags.BooleanFlag):
 def flag_values(module: str) -> flags.FlagValues:
     """`--config`, `--help` and absl's own flags, as those of logging, for a module's command.
 
-    Further flags are defined in the module itself. Every call has values of its own.
+    Further flags are defined in the module itself. Every call has values of its own, but for absl's
+    flags, which belong to the process.
     """
     values, about = flags.FlagValues(), sys.modules[module].__doc__
     module = sys.argv[0] if module == "__main__" else module  # as absl names it

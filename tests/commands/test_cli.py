@@ -66,6 +66,8 @@ def test_dashes_are_underscores_in_flags_and_nowhere_else():
 
 def test_absl_flags_take_dashes_too(monkeypatch, capsys):
     values = command_line.flag_values(__name__)
+    # absl's own flags are the process's: with this one set, the next command would only parse.
+    monkeypatch.setattr(values["only_check_args"], "_value", False)
     config = "--config=configs/digits_mlp.py:rk4"
     command_line.parse_flags(["program", "--only-check-args", config], values)
     assert values["only_check_args"].value is True
